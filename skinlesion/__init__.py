@@ -1,0 +1,1 @@
+"""Skin lesion classification with soft attention and metadata on HAM10000."""
