@@ -1,0 +1,179 @@
+"""Pretrained weights: timm's ImageNet tags, or a file that says how to build and feed itself.
+
+A `.safetensors` file may carry in its header, as text: `backbone`, `timm_model`, `timm_kwargs`
+(JSON), `mean`, `std` (JSON, for pixels in 0…1), `strides` (`keras_v1`) and `source`. Without such a
+header, and for `.pth` files, the backbone's config says how to build and feed the network.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from skinlesion.errors import SkinlesionError, listing
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """How to build, cut and feed one backbone; one file of conf/backbone/ each.
+
+    Attributes:
+        name: the config's name, such as `mobilenet_v3_small`.
+        timm_model: timm's name of the architecture.
+        cut: graph node whose output is the feature map t.
+        input_size: height and width of the image, in pixels.
+        mean: per channel, for pixels in 0…1.
+        std: per channel, for pixels in 0…1.
+        pretrained: timm's tag of the ImageNet weights; None where there are none.
+        timm_kwargs: further arguments of `timm.create_model`.
+        strides: `keras_v1` moves a ResNet block's stride from its 3x3 to its first 1x1 convolution.
+    """
+
+    name: str
+    timm_model: str
+    cut: str
+    input_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pretrained: str | None = None
+    timm_kwargs: Mapping[str, Any] | None = None
+    strides: str | None = None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "BackboneSpec":
+        """Build a spec from a config's plain mapping.
+
+        Raises:
+            SkinlesionError: if a field is missing, unknown, or mean and std are no three numbers.
+        """
+        try:
+            spec = cls(**config)
+        except TypeError as error:
+            raise SkinlesionError(f"conf/backbone: {error}") from None
+        for field in ("mean", "std"):
+            values = getattr(spec, field)
+            if len(values) != 3 or not all(isinstance(value, int | float) for value in values):
+                raise SkinlesionError(f"backbone.{field}: expected three numbers, found {values}")
+        return replace(spec, mean=tuple(spec.mean), std=tuple(spec.std))
+
+
+def resolve_spec(spec: BackboneSpec, weights: str) -> BackboneSpec:
+    """Return the spec as the weights want it built and fed.
+
+    Args:
+        spec: the backbone's config.
+        weights: `imagenet`, `none` or the path of a file.
+
+    Raises:
+        SkinlesionError: if there are no such weights or they belong to another backbone.
+    """
+    if weights == "none":
+        return spec
+    if weights == "imagenet":
+        if spec.pretrained is None:
+            raise SkinlesionError(
+                f"weights=imagenet: timm has no ImageNet weights for {spec.name}. "
+                "weights=<file> takes them from a file, weights=none starts from scratch."
+            )
+        return spec
+    header = _header(_existing(weights))
+    if (owner := header.get("backbone", spec.name)) != spec.name:
+        raise SkinlesionError(
+            f"{weights} holds weights of {owner}, but backbone={spec.name} was asked for. "
+            f"Say backbone={owner}, or name another file."
+        )
+    said: dict[str, Any] = {k: header[k] for k in ("timm_model", "strides") if k in header}
+    said |= {k: tuple(json.loads(header[k])) for k in ("mean", "std") if k in header}
+    if "timm_kwargs" in header:
+        said["timm_kwargs"] = json.loads(header["timm_kwargs"])
+    return replace(spec, **said)
+
+
+def load_state(path: str) -> dict[str, Tensor]:
+    """Read a state dict from a `.safetensors`, `.pth`, `.pt` or `.bin` file.
+
+    Raises:
+        SkinlesionError: if the file is missing, damaged, of another kind, or holds no state dict.
+    """
+    file = _existing(path)
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file)
+        import torch
+
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # each format has its own exceptions
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SkinlesionError(f"{path} cannot be read as weights: {reason}") from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise SkinlesionError(f"{path} holds no state dict (names and tensors).")
+    return state
+
+
+def load_into(trunk: nn.Module, full_names: set[str], path: str) -> list[str]:
+    """Load a weights file into a cut backbone.
+
+    Args:
+        trunk: the cut backbone.
+        full_names: names of the uncut backbone's state; those behind the cut are passed over.
+        path: the weights file.
+
+    Returns:
+        Names of the trunk that the file does not hold, left as initialised.
+
+    Raises:
+        SkinlesionError: if names or shapes do not fit, with the first that do not.
+    """
+    found = load_state(path)
+    wanted = trunk.state_dict()
+    unknown = sorted(set(found) - full_names)
+    shapes = [
+        f"{name} is {tuple(found[name].shape)}, expected {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in found and found[name].shape != wanted[name].shape
+    ]
+    if unknown or shapes or not set(found) & set(wanted):
+        problems = []
+        if unknown:
+            problems.append(f"names that the backbone does not have: {listing(unknown)}")
+        if shapes:
+            problems.append(f"shapes that differ: {listing(shapes, 3)}")
+        if not problems:
+            problems.append("no name of the backbone is in it")
+        raise SkinlesionError(
+            f"{path} does not fit the backbone: {'; '.join(problems)}. "
+            "Set backbone.timm_model and backbone.timm_kwargs to what the file was made with."
+        )
+    trunk.load_state_dict({name: found[name] for name in wanted if name in found}, strict=False)
+    counters = "num_batches_tracked"  # absent from older files, and without effect
+    return [name for name in wanted if name not in found and not name.endswith(counters)]
+
+
+def _existing(path: str) -> Path:
+    file = Path(path)
+    if not file.is_file():
+        raise SkinlesionError(
+            f"weights={path}: no such file. Expected imagenet, none or the path of a "
+            ".safetensors or .pth file."
+        )
+    return file
+
+
+def _header(path: Path) -> dict[str, str]:
+    """Return a safetensors file's own text fields; empty for other kinds."""
+    if path.suffix != ".safetensors":
+        return {}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except SafetensorError as error:
+        raise SkinlesionError(f"{path} cannot be read as safetensors: {error}") from None
