@@ -1,0 +1,1 @@
+"""Where samples come from: metadata table → split → image cache → batches."""

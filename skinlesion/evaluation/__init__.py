@@ -1,0 +1,1 @@
+"""What a predictions file is worth: metrics and figures, from probabilities alone."""

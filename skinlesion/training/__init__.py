@@ -1,0 +1,1 @@
+"""How it is trained: the LightningModule, the run (fit, predict, write), the run directory."""

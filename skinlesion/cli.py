@@ -1,0 +1,84 @@
+"""Errors as a person at a terminal wants them: one message, and what exists instead."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from skinlesion.errors import SkinlesionError
+
+INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+
+
+@contextmanager
+def clear_errors(config_dir: str | None = None) -> Iterator[None]:
+    """Print wrong input as one message and exit with code 1; let faults of the program through.
+
+    Args:
+        config_dir: the Hydra config folder beside the running script, for naming what exists when
+            an override is misspelt.
+    """
+    # Otherwise Hydra prints the exception itself and exits.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    except SkinlesionError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if (message := _config_message(error, config_dir)) is None:
+            raise
+        sys.exit(f"error: {message}")
+
+
+def _config_message(error: Exception, config_dir: str | None) -> str | None:
+    """Return Hydra's and OmegaConf's complaints about the config as text; None for other errors."""
+    from hydra.errors import HydraException, InstantiationException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return None
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        key = str(error).rsplit("full_key: ", 1)[-1]
+        return f"{key}: {error.__cause__}"
+    message = str(error).split("\nConfig search path:")[0]
+    if config_dir and (
+        match := re.search(r"Could not (?:override|append to config\.?) '([^']+)'", message)
+    ):
+        return _hint(match[1], Path(sys.argv[0]).resolve().parent / config_dir)
+    return message
+
+
+def _hint(key: str, config_dir: Path) -> str:
+    """Say what exists near a misspelt key."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(config_dir), version_base="1.3"):
+        config = compose("config")
+    groups = [path.name for path in config_dir.iterdir() if path.is_dir() and path.name != "hydra"]
+    keys = list(dict.fromkeys([*_flatten(OmegaConf.to_container(config)), *groups]))
+    if key in groups:
+        return f"{key} is added, not overridden: +{key}=<choice>"
+    near = difflib.get_close_matches(key, keys, n=3, cutoff=0.5)
+    prefix = key.rpartition(".")[0]
+    beside = sorted(k for k in keys if k.rpartition(".")[0] == prefix)
+    lines = [f"there is no '{key}' in the config."]
+    if near:
+        lines.append(f"Did you mean: {', '.join(near)}?")
+    if beside:
+        lines.append(f"There are: {', '.join(beside)}")
+    return "\n  ".join([*lines, "python train.py --help shows every choice and value."])
+
+
+def _flatten(config: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in config.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")

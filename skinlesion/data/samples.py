@@ -1,0 +1,94 @@
+"""From a folder to samples: read, check everything once, split, decode, encode."""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skinlesion.data.archive import ImageArchive
+from skinlesion.data.cache import cache_path, open_cache
+from skinlesion.data.encoding import MetadataEncoder
+from skinlesion.data.split import Split, describe, leak_report
+from skinlesion.data.table import CLASSES, read_table, subset, table_digest
+from skinlesion.errors import SkinlesionError, listing
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Everything that batches are made of.
+
+    Attributes:
+        frame: the table with its column `split`; row i is sample i.
+        images: (N_cache, S, S, 3) uint8, mapped from disk.
+        rows: (N,) which image belongs to which sample.
+        encoder: the metadata encoder, fitted on the training rows.
+        digest: SHA-256 of the table's and the images' content.
+        leak: see `skinlesion.data.split.leak_report`.
+    """
+
+    frame: pd.DataFrame
+    images: np.ndarray
+    rows: np.ndarray
+    encoder: MetadataEncoder
+    digest: str
+    leak: Mapping[str, Any]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int64 positions in CLASSES."""
+        return self.frame["dx"].map({name: i for i, name in enumerate(CLASSES)}).to_numpy(np.int64, copy=True)
+
+
+def prepare(
+    root: Path, cache: Path, size: int, split: Split, limit: int | None = None
+) -> Samples:
+    """Read and check an archive, split it and open its image cache.
+
+    Args:
+        root: folder of the archive.
+        cache: folder of the image caches.
+        size: height and width of an image, in pixels.
+        split: the protocol.
+        limit: use about this many images only.
+
+    Raises:
+        SkinlesionError: one error that names all that is wrong, before any image is decoded.
+    """
+    archive = ImageArchive(root)
+    table, problems = read_table(archive)
+    image_ids = table["image_id"].tolist()
+    if not cache_path(cache, archive, image_ids, size).exists():
+        broken = archive.broken(image_ids)
+        if broken:
+            problems.append(f"images that are truncated or no JPEG: {listing(broken)}")
+            table = table[~table["image_id"].isin(broken)]
+    frame = table if limit is None else subset(table, limit, split.seed)
+    try:
+        frame = split.apply(frame)
+    except SkinlesionError as error:
+        problems.append(str(error))
+    if problems:
+        raise SkinlesionError(
+            f"{root} cannot be used, {len(problems)} "
+            f"{'thing is' if len(problems) == 1 else 'things are'} wrong:\n"
+            + "".join(f"  - {problem}\n" for problem in problems)
+            + "Mend the table or the images, or fetch the archive again (make data)."
+        )
+    log.info(describe(frame, split))
+    images = open_cache(cache, archive, image_ids, size)
+    position = pd.Series(np.arange(len(image_ids)), index=image_ids)
+    return Samples(
+        frame=frame,
+        images=images.images,
+        rows=position[frame["image_id"]].to_numpy(),
+        encoder=MetadataEncoder.fit(frame[frame["split"] == "train"]),
+        digest=hashlib.sha256((table_digest(table) + images.digest).encode()).hexdigest(),
+        leak=leak_report(frame),
+    )

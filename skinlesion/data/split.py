@@ -1,0 +1,152 @@
+"""Two protocols, never mixed: which images train, select the checkpoint, and are reported.
+
+- by image (`split=paper`): as published; the held-out tenth selects and is reported.
+- by lesion (`split=lesion`): no lesion is in two parts; the test part never selects anything.
+
+Either can be a fold of a k-fold split: the part that is reported is then fold `fold` of `folds`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skinlesion.data.table import CLASSES
+from skinlesion.errors import SkinlesionError, listing
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """How the table is divided, stratified by diagnosis.
+
+    Attributes:
+        name: the protocol's name.
+        by: `image` or `lesion`, what is never divided.
+        seed: of the draw.
+        val_fraction: share of the units that selects the checkpoint.
+        test_fraction: share of the units that is only reported; 0 for none.
+        folds: number of folds; None for a single draw.
+        fold: which fold is reported, 0 … folds - 1.
+        drop_missing_age: leave out images without an age, as the paper does.
+    """
+
+    name: str
+    by: str
+    seed: int
+    val_fraction: float
+    test_fraction: float
+    folds: int | None = None
+    fold: int = 0
+    drop_missing_age: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            SkinlesionError: if one of them cannot be.
+        """
+        if self.by not in ("image", "lesion"):
+            raise SkinlesionError(f"split.by={self.by}: expected image or lesion.")
+        val, test = self.val_fraction, self.test_fraction
+        if not (0 < val < 1 and 0 <= test < 1 and val + test < 1):
+            raise SkinlesionError(
+                f"split.val_fraction={val}, split.test_fraction={test}: expected a validation share "
+                "above 0, a test share of 0 or more, and something left to train on."
+            )
+        if self.folds is not None and not (self.folds >= 2 and 0 <= self.fold < self.folds):
+            raise SkinlesionError(
+                f"split.folds={self.folds}, split.fold={self.fold}: expected at least 2 folds and "
+                "a fold between 0 and folds - 1."
+            )
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of this protocol; the last one is the one reported."""
+        return PARTS if self.test_fraction else PARTS[:2]
+
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the table with a column `split` in {train, val, test}.
+
+        Raises:
+            SkinlesionError: if a class is too small to be in every part.
+        """
+        if self.drop_missing_age:
+            frame = frame[frame["age"].notna()].reset_index(drop=True)
+        column = f"{self.by}_id"
+        units = frame.drop_duplicates(column)
+        counts = units["dx"].value_counts().reindex(list(CLASSES), fill_value=0)
+        least = max(len(self.parts), self.folds or 0)
+        if (small := counts[counts < least]).size:
+            found = [f"{name} has {count}" for name, count in small.items()]
+            raise SkinlesionError(
+                f"a class would be missing from a part of split={self.name}, which needs at least "
+                f"{least} {self.by}s of each class: {listing(found, len(CLASSES))}"
+            )
+        rng = np.random.default_rng(self.seed)
+        part: dict[str, str] = {}
+        first_fold = 0
+        for name in CLASSES:
+            drawn = rng.permutation(units.loc[units["dx"] == name, column].to_numpy())
+            n = len(drawn)
+            if self.folds is None:
+                reported = np.arange(n) < _share(n, self.test_fraction or self.val_fraction)
+            else:
+                # Classes start at different folds, so that the folds are of one size in all.
+                reported = (np.arange(n) + first_fold) % self.folds == self.fold
+                first_fold += n
+            rest = drawn[~reported]
+            held = _share(n, self.val_fraction) if self.test_fraction else 0
+            part |= dict.fromkeys(drawn[reported], self.parts[-1])
+            part |= dict.fromkeys(rest[:held], "val")
+            part |= dict.fromkeys(rest[held:], "train")
+        return frame.assign(split=frame[column].map(part))
+
+
+def leak_report(frame: pd.DataFrame) -> dict[str, Any]:
+    """Count the held-out images whose lesion is also in training, by part and class.
+
+    Args:
+        frame: a table with a column `split`.
+
+    Returns:
+        For each held-out part: `images`, `leaked`, `share`, and `per_class` with the same three.
+    """
+    trained = set(frame.loc[frame["split"] == "train", "lesion_id"])
+
+    def count(rows: pd.DataFrame) -> dict[str, Any]:
+        leaked = int(rows["lesion_id"].isin(trained).sum())
+        return {"images": len(rows), "leaked": leaked, "share": leaked / max(len(rows), 1)}
+
+    report = {}
+    for part in PARTS[1:]:
+        rows = frame[frame["split"] == part]
+        if len(rows):
+            per_class = {name: count(rows[rows["dx"] == name]) for name in CLASSES}
+            report[part] = count(rows) | {"per_class": per_class}
+    return report
+
+
+def describe(frame: pd.DataFrame, split: Split) -> str:
+    """Return the split's sizes and its leak report as text for the console."""
+    lines = [f"split={split.name}: {len(frame):,} images"]
+    leak = leak_report(frame)
+    for part in split.parts:
+        rows = frame[frame["split"] == part]
+        counts = rows["dx"].value_counts()
+        sizes = "/".join(str(counts.get(name, 0)) for name in CLASSES)
+        lines.append(f"  {part:<5} {len(rows):>6,}  {'/'.join(CLASSES)} = {sizes}")
+    for part, found in leak.items():
+        shares = ", ".join(f"{c} {100 * n['share']:.0f} %" for c, n in found["per_class"].items())
+        lines.append(
+            f"  leak: {found['leaked']:,} of {found['images']:,} {part} images "
+            f"({100 * found['share']:.1f} %) show a lesion that is also in training"
+            + (f": {shares}" if found["leaked"] else "")
+        )
+    return "\n".join(lines)
+
+
+def _share(n: int, fraction: float) -> int:
+    return max(1, round(n * fraction))

@@ -1,0 +1,141 @@
+"""The predictions file of a run: all that evaluation and reporting read about its quality.
+
+A CSV with one row per image: ``image_id, lesion_id, split, label`` and then one probability column
+per class, named like the class. The classes, and their order, are the columns after ``label``.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from skinlesion.errors import SkinlesionError, listing
+
+COLUMNS = ("image_id", "lesion_id", "split", "label")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Valid predictions: `frame` has the columns of the file, `classes` their probability columns.
+
+    Made by :func:`read_predictions`.
+    """
+
+    frame: pd.DataFrame
+    classes: tuple[str, ...]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits present, in the order of the file."""
+        return tuple(self.frame["split"].unique())
+
+    def part(self, split: str) -> "Predictions":
+        """Return the rows of one split; SkinlesionError if there are none."""
+        rows = self.frame[self.frame["split"] == split]
+        if rows.empty:
+            raise SkinlesionError(
+                f"no predictions for split '{split}'; there are {listing(self.splits)}"
+            )
+        return Predictions(rows.reset_index(drop=True), self.classes)
+
+    @property
+    def y(self) -> NDArray[np.int64]:
+        """The true class of each row as an index into `classes`, shape (n,)."""
+        return pd.Categorical(self.frame["label"], categories=self.classes).codes.astype(np.int64)
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """The probabilities in the order of `classes`, shape (n, C), each row sums to 1."""
+        return self.frame[list(self.classes)].to_numpy(dtype=np.float64)
+
+
+def read_predictions(path: str | Path) -> Predictions:
+    """Read and check a predictions file.
+
+    Raises SkinlesionError if the file is missing or no CSV, if columns are missing, it has no rows,
+    a label is no class, an image comes twice in a split, a probability is not in [0, 1], or a
+    row's probabilities do not sum to 1 within 1e-3 (so that files rounded to four digits pass).
+    """
+    try:
+        # Nothing is read as missing: "NA" may well be the name of a class or of a lesion.
+        frame = pd.read_csv(path, dtype=dict.fromkeys(COLUMNS, str), keep_default_na=False)
+    except (OSError, ValueError) as error:  # pandas' parser and decoding errors are ValueErrors
+        raise SkinlesionError(f"{path} cannot be read as a predictions file: {error}") from error
+    return _checked(frame, path, tolerance=1e-3)
+
+
+def write_predictions(frame: pd.DataFrame, path: str | Path) -> None:
+    """Write a predictions file, whole or not at all, over any that is there.
+
+    `frame` has the columns of the file in their order. Nine significant digits hold a float32
+    exactly: metrics from the file are those of the run, ties included. Raises SkinlesionError for
+    whatever :func:`read_predictions` would refuse, and for rows off a sum of 1 by more than 1e-4.
+    """
+    checked = _checked(frame, path, tolerance=1e-4)
+    with replacing(path) as temporary:
+        checked.frame.to_csv(temporary, index=False, float_format="%.9g")
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, and move it there once the block has succeeded.
+
+    A reader sees the old file or the new one, never a half-written one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _checked(frame: pd.DataFrame, path: str | Path, tolerance: float) -> Predictions:
+    head, classes = tuple(frame.columns[: len(COLUMNS)]), tuple(frame.columns[len(COLUMNS) :])
+    if head != COLUMNS or len(classes) < 2:
+        raise SkinlesionError(
+            f"{path}: the columns are {listing(list(frame.columns), 12)}; expected "
+            f"{', '.join(COLUMNS)} and then one probability column per class"
+        )
+    if frame.empty:
+        raise SkinlesionError(f"{path} has no rows; expected one per image")
+
+    unknown = frame.loc[~frame["label"].isin(classes), "label"].unique()
+    if len(unknown):
+        raise SkinlesionError(
+            f"{path}: unknown label {listing(unknown.tolist())}; "
+            f"the probability columns are {', '.join(classes)}"
+        )
+    twice = frame.loc[frame.duplicated(["image_id", "split"]), "image_id"].unique()
+    if len(twice):
+        raise SkinlesionError(
+            f"{path}: more than one row for {listing(twice.tolist())}; expected one per image in "
+            "each split"
+        )
+
+    frame = frame.assign(
+        **{name: pd.to_numeric(frame[name], errors="coerce").astype(float) for name in classes}
+    )
+    ids, probabilities = frame["image_id"].to_numpy(), frame[list(classes)].to_numpy()
+    outside = ~((probabilities >= 0) & (probabilities <= 1)).all(axis=1)  # NaN is outside, too
+    if outside.any():
+        raise SkinlesionError(
+            f"{path}: the probabilities of {listing(ids[outside].tolist())} "
+            "are not all numbers in [0, 1]; write the softmax, not the logits"
+        )
+    sums = probabilities.sum(axis=1)
+    off = np.abs(sums - 1) > tolerance
+    if off.any():
+        raise SkinlesionError(
+            f"{path}: the probabilities of {listing(ids[off].tolist())} do not "
+            f"sum to 1 within {tolerance:g} (the first to {sums[off][0]:.6g}); "
+            "take the softmax over all classes, in float32"
+        )
+    return Predictions(frame, classes)

@@ -1,0 +1,83 @@
+"""What happens around an epoch: history, stopping, progress on the console."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+from pytorch_lightning import callbacks
+
+from skinlesion.training.rundir import atomic
+
+log = logging.getLogger(__name__)
+
+COLUMNS = (
+    *("epoch", "train_loss", "train_accuracy"),
+    *("val_loss", "val_accuracy", "val_balanced_accuracy", "lr", "seconds"),
+)
+
+
+class History(callbacks.Callback):
+    """Keeps a row an epoch, in the checkpoint and from there in `history.csv`.
+
+    Because the checkpoint holds the rows, a resumed run's history has no hole and no repeat.
+
+    Args:
+        path: where the CSV is written.
+        say: whether to log a line an epoch (for when there is no progress bar).
+    """
+
+    def __init__(self, path: Path, say: bool) -> None:
+        """Start without rows."""
+        self.path, self.say = path, say
+        self.rows: list[dict[str, float]] = []
+        self._started = 0.0
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        """Note when an epoch begins (on_train_epoch_start is not called after a resumption)."""
+        batch_idx = args[3]
+        if batch_idx == 0:
+            self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the epoch's row and write the file."""
+        measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row = {
+            **measured,
+            "epoch": trainer.current_epoch,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "seconds": round(time.perf_counter() - self._started, 3),
+        }
+        self.rows.append({name: row[name] for name in COLUMNS if name in row})
+        self.write()
+        if self.say:
+            log.info(
+                "epoch %d/%s  loss %.3f  val_loss %.3f  val_accuracy %.3f  "
+                "val_balanced_accuracy %.3f  lr %.0e  %.1f s",
+                *(row["epoch"] + 1, trainer.max_epochs, row["train_loss"], row["val_loss"]),
+                *(row["val_accuracy"], row["val_balanced_accuracy"], row["lr"], row["seconds"]),
+            )
+
+    def write(self) -> None:
+        """Write the rows."""
+        with atomic(self.path) as path:
+            pd.DataFrame(self.rows, columns=list(COLUMNS)).to_csv(path, index=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows for the checkpoint."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the rows from the checkpoint."""
+        self.rows = list(state_dict["rows"])
+
+
+class EarlyStopping(callbacks.EarlyStopping):
+    """Lightning's, which also knows after a resumption that it had already stopped."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Train no further epoch if the checkpoint is of a stopped run."""
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True

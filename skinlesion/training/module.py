@@ -1,0 +1,102 @@
+"""The LightningModule: one step, its metrics, its optimizer. The network is plain torch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from skinlesion.data.module import Batch
+
+Optimizer = Callable[..., torch.optim.Optimizer]
+Scheduler = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.ReduceLROnPlateau]
+
+
+class LesionModule(pl.LightningModule):
+    """Trains a classifier.
+
+    Args:
+        network: image, metadata → logits.
+        loss: logits, label → scalar.
+        optimizer: called with the parameters.
+        scheduler: called with the optimizer; steps on the validation loss of each epoch.
+        classes: number of classes.
+        seed: with the epoch it decides every random number of that epoch.
+        description: plain values from which the network can be built again, kept in checkpoints.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: nn.Module,
+        optimizer: Optimizer,
+        scheduler: Scheduler,
+        classes: int,
+        seed: int,
+        description: dict[str, Any],
+    ) -> None:
+        """Keep the parts; the metrics stay on the device until the epoch ends."""
+        super().__init__()
+        self.save_hyperparameters(description)
+        self.network, self.loss = network, loss
+        self.make_optimizer, self.make_scheduler, self.seed = optimizer, scheduler, seed
+        self.train_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.val_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.val_balanced_accuracy = MulticlassAccuracy(classes, average="macro")
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer and the plateau scheduler."""
+        optimizer = self.make_optimizer(self.parameters())
+        scheduler = self.make_scheduler(optimizer)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss"},
+        }
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Reseed at the start of an epoch, so that a resumed run equals an uninterrupted one."""
+        if batch_idx == 0:
+            torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch."""
+        logits = self.network(batch["image"], batch["metadata"])  # (B, C)
+        loss = self.loss(logits, batch["label"])
+        self.train_accuracy(logits, batch["label"])
+        self._log({"train_loss": loss, "train_accuracy": self.train_accuracy}, len(logits))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure a batch."""
+        logits = self.network(batch["image"], batch["metadata"])  # (B, C)
+        self.val_accuracy(logits, batch["label"])
+        self.val_balanced_accuracy(logits, batch["label"])
+        measured = {
+            "val_loss": self.loss(logits, batch["label"]),
+            "val_accuracy": self.val_accuracy,
+            "val_balanced_accuracy": self.val_balanced_accuracy,
+        }
+        self._log(measured, len(logits))
+
+    def predict_step(
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Return which samples these are (B,) and their probabilities (B, C)."""
+        logits = self.network(batch["image"], batch["metadata"])
+        return batch["index"], logits.float().softmax(dim=1)
+
+    def on_train_epoch_end(self) -> None:
+        """Step the scheduler here, because Lightning would only after the checkpoint is written.
+
+        A resumed run would then have missed the last epoch's step.
+        """
+        if (val_loss := self.trainer.callback_metrics.get("val_loss")) is not None:
+            self.lr_schedulers().step(val_loss)  # type: ignore[union-attr]
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Do nothing: see `on_train_epoch_end`."""
+
+    def _log(self, values: dict[str, Any], samples: int) -> None:
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=samples)

@@ -1,0 +1,114 @@
+"""The run directory: a run is addressed by what it is, and DONE is written last.
+
+    runs/<backbone>/<key>/seed<k>/
+        config.yaml  split.csv  checkpoints/{best,last}.ckpt  predictions.csv  metrics.json
+        history.csv  figures/  provenance.json  DONE
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from skinlesion.errors import SkinlesionError
+
+# What cannot change a result.
+IRRELEVANT = (
+    *("runs", "force", "logger", "data.root", "data.cache", "data.workers", "data.demo"),
+    *("trainer.accelerator", "trainer.devices"),
+)
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Give a path beside to write to, and rename it when all went well."""
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def run_key(config: DictConfig, data_digest: str, weights_digest: str) -> str:
+    """Return ten hexadecimal digits that name what a run is, whatever its seed and machine.
+
+    Args:
+        config: the job's config.
+        data_digest: of the table and the images.
+        weights_digest: of the weights file, or `imagenet` or `none`.
+    """
+    # The seed is no part of the key, also where other values are interpolated from it.
+    seedless = deepcopy(config)
+    seedless.seed = 0
+    values = OmegaConf.to_container(seedless, resolve=True)
+    assert isinstance(values, dict)
+    values["weights"] = weights_digest
+    for name in IRRELEVANT:
+        *groups, last = name.split(".")
+        group: Any = values
+        for part in groups:
+            group = group[part]
+        group.pop(last, None)
+    text = json.dumps([values, data_digest], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+class RunDirectory:
+    """The files of one run.
+
+    Args:
+        path: `runs/<backbone>/<key>/seed<k>`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Keep the path; nothing is created."""
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.best = self.checkpoints / "best.ckpt"
+        self.last = self.checkpoints / "last.ckpt"
+        self.predictions = path / "predictions.csv"
+        self.history = path / "history.csv"
+        self.figures = path / "figures"
+        self.done = path / "DONE"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the directory against other processes.
+
+        Raises:
+            SkinlesionError: if another process is at work in it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                yield
+        except Timeout:
+            raise SkinlesionError(
+                f"{self.path}: another process is training this run. Wait for it, or stop it."
+            ) from None
+
+    def clear(self) -> None:
+        """Remove everything but the lock."""
+        for entry in self.path.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != ".lock":
+                entry.unlink()
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file whole or not at all."""
+        with atomic(self.path / name) as path:
+            path.write_text(text, encoding="utf-8")
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a value as JSON, whole or not at all."""
+        self.write_text(name, json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,114 @@
+"""The metrics against what the authors' notebooks and the paper's tables print."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skinlesion.evaluation import metrics
+
+FIXTURE = json.loads((Path(__file__).parent / "fixtures" / "authors_runs.json").read_text())
+RUNS = {run["notebook"]: run for run in FIXTURE["runs"]}
+ALL_RUNS = Path(__file__).parents[3] / "shared" / "reference" / "authors_runs.json"
+
+# Printed with two decimals: half a unit of the last place.
+TWO_DECIMALS = 0.005 + 1e-9
+
+
+def counts_of(rows):
+    """Counts from one (TP, FP, FN, TN) per class."""
+    return metrics.Counts(*np.array(list(rows)).T)
+
+
+def assert_report(counts, report):
+    """Compare with precision, recall, F1 and support per class, as printed."""
+    printed = np.array(list(report))  # (C, 4)
+    ours = [metrics.precision(counts), metrics.recall(counts), metrics.f1(counts)]
+    np.testing.assert_allclose(np.column_stack(ours), printed[:, :3], rtol=0, atol=TWO_DECIMALS)
+    assert (counts.tp + counts.fn).tolist() == printed[:, 3].tolist()
+
+
+@pytest.fixture(params=RUNS.values(), ids=lambda run: f"nb{run['notebook']}")
+def run(request):
+    return request.param
+
+
+def test_per_class_metrics_are_those_of_the_printed_report(run):
+    assert_report(counts_of(run["counts"].values()), run["report"].values())
+
+
+def test_macro_and_weighted_averages_are_those_of_the_printed_report(run):
+    counts = counts_of(run["counts"].values())
+    ours = [metrics.precision(counts), metrics.recall(counts), metrics.f1(counts)]
+    support = counts.tp + counts.fn
+    assert [metrics.macro(values) for values in ours] == pytest.approx(
+        run["macro"], abs=TWO_DECIMALS
+    )
+    assert [np.average(values, weights=support) for values in ours] == pytest.approx(
+        run["weighted"], abs=TWO_DECIMALS
+    )
+    assert metrics.macro(ours[0]) == pytest.approx(run["macro_precision"], abs=1e-12)
+    assert metrics.balanced_accuracy(counts) == pytest.approx(run["macro_recall"], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("notebook", "balanced", "specificity"),
+    [(36, 0.8759, 0.9587), (38, 0.8705, 0.9595), (35, 0.8819, 0.9649), (43, 0.8886, 0.9649)],
+)
+def test_table_8_balanced_accuracy_is_one_vs_rest(notebook, balanced, specificity):
+    counts = counts_of(RUNS[notebook]["counts"].values())
+    assert metrics.ovr_balanced_accuracy(counts) == pytest.approx(balanced, abs=5e-5)
+    assert metrics.macro(metrics.specificity(counts)) == pytest.approx(specificity, abs=5e-5)
+
+
+def test_counts_and_accuracy_from_a_full_confusion_matrix():
+    run = RUNS[52]
+    confusion = np.array(run["confusion"])
+    ours = np.column_stack(metrics.one_vs_rest(confusion))
+    assert ours.tolist() == list(run["counts"].values())
+    assert metrics.accuracy(confusion) == pytest.approx(run["accuracy"], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("row", "sigma"),
+    [
+        ([0.84, 0.77, 0.81, 0.83, 0.69, 0.94, 0.97], 0.088),  # DenseNet201 + Metadata
+        ([0.49, 0.59, 0.55, 0.36, 0.45, 0.83, 0.80], 0.162),  # ResNet50 + Metadata
+        ([0.42, 0.38, 0.41, 0.15, 0.40, 0.75, 0.75], 0.199),  # ResNet152 + Metadata
+        ([0.69, 0.88, 0.77, 0.29, 0.66, 0.98, 1.00], 0.225),  # InceptionResNetV2 + Augmented Data
+    ],
+)
+def test_sigma_of_table_5_is_the_population_sd_cut_to_three_decimals(row, sigma):
+    assert np.floor(metrics.sd(np.array(row)) * 1000) / 1000 == sigma
+
+
+def test_densenet_sigma_comes_out_of_the_counts():
+    # From counts, not from cells of two decimals: .0885, where Table 5 prints .088 (cut).
+    f1 = metrics.f1(counts_of(RUNS[45]["counts"].values()))
+    assert metrics.sd(f1) == pytest.approx(0.0885, abs=5e-5)
+
+
+@pytest.mark.skipif(not ALL_RUNS.exists(), reason=f"the reference runs are not at {ALL_RUNS}")
+def test_every_run_of_the_authors_agrees_with_its_report():
+    # Some notebooks print the counts of some classes only; 28 print any.
+    runs = [run for run in json.loads(ALL_RUNS.read_text())["runs"] if run.get("ovr_confusion")]
+    assert len(runs) == 28
+    for run in runs:
+        printed = run["ovr_confusion"]
+        counts = counts_of(
+            [cells[name] for name in ("TP", "FP", "FN", "TN")] for cells in printed.values()
+        )
+        assert_report(
+            counts,
+            [
+                [run["report"][label][name] for name in ("precision", "recall", "f1", "support")]
+                for label in printed
+            ],
+        )
+        for ours, name in (
+            (metrics.recall(counts), "sensitivity"),
+            (metrics.specificity(counts), "specificity"),
+            (metrics.ovr_accuracy(counts), "accuracy_ovr"),
+        ):
+            assert ours == pytest.approx([cells[name] for cells in printed.values()], abs=1e-12)

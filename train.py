@@ -1,0 +1,19 @@
+"""Train and evaluate one run, or a sweep of runs: `python train.py --help`."""
+
+import hydra
+from omegaconf import DictConfig
+
+from skinlesion.cli import clear_errors
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(config: DictConfig) -> None:
+    """Train what the config says; torch is imported only here, so that --help is quick."""
+    from skinlesion.training.run import run
+
+    run(config)
+
+
+if __name__ == "__main__":
+    with clear_errors(config_dir="conf"):
+        main()
