@@ -27,7 +27,7 @@ def geometric(rotation: float, shift: float, zoom: float, flip: bool) -> Augment
     """
     # albumentations asks the network for its newest release unless told not to.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    import albumentations as A  # noqa: N812  the field's usual name
+    import albumentations as A
     import cv2
 
     cv2.setNumThreads(0)  # the data loader's workers are the parallelism

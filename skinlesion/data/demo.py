@@ -27,19 +27,23 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFilter
 from tqdm import tqdm
 
+from skinlesion.data.table import CLASSES
 from skinlesion.errors import SkinlesionError
 
 VERSION = 1
 """Raise it whenever a change below changes the pictures or the table."""
 
 MARKER = "demo.json"
-MIN_IMAGES = 60
+MIN_IMAGES = 80
+"""Enough for four lesions of each class, so that every class can be in every part of a split."""
+
 MIN_SIDE = 32
+ZOOM = (1.05, 1.4)
+SHIFT = 0.05
 FIRST_ID = 9_000_000
 """Lesions and images are numbered from here, far from every number of the real archive."""
 
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization", "dataset")
-CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 
 # HAM10000's counts, one per lesion (the first image of each), in the order of CLASSES.
 IMAGES = (327, 514, 1099, 115, 1113, 6705, 142)
@@ -99,7 +103,8 @@ ORIGIN_COUNTS = {  # at ORIGINS
 Field = npt.NDArray[np.floating]
 Line = tuple[list[tuple[float, float]], float]
 
-# How strongly each pigment absorbs red, green and blue. Melanin deep in the skin looks blue-grey,
+# How strongly each pigment absorbs red, green and blue, then the colours of bare skin, of what
+# scatters all light, and of hair. Melanin deep in the skin looks blue-grey,
 # because the tissue above it scatters the short wavelengths back.
 MELANIN = np.array([0.42, 0.88, 1.05], np.float32)
 DEEP = np.array([0.98, 0.86, 0.66], np.float32)
@@ -128,7 +133,7 @@ class Sheet:
         """Lay out bare skin, wide enough for every framing of a `size` photograph."""
         self.rng = rng
         self.unit = size[1]
-        self.side = 2 * math.ceil(0.65 * max(size))
+        self.side = 2 * math.ceil(math.hypot(*size) / 2 / ZOOM[0] + 1.5 * SHIFT * size[1])
         axis = (np.arange(self.side, dtype=np.float32) - (self.side - 1) / 2) / self.unit
         self.x, self.y = axis[None, :], axis[:, None]
         self.warped_x = self.x + 0.007 * self.noise(0.08, 2)
@@ -478,12 +483,12 @@ def draw_lesion(dx: str, size: tuple[int, int], rng: np.random.Generator) -> Ima
 def photograph(
     sheet: Image.Image, size: tuple[int, int], dataset: str, rng: np.random.Generator
 ) -> Image.Image:
-    """Return one photograph of `sheet`: its own framing, focus, light and frame of the lens."""
+    """Return one photograph of `sheet`: its own framing, focus, light and field of view."""
     width, height = size
-    zoom, turn = rng.uniform(1.05, 1.4), rng.normal(0, 0.4)
-    shift = rng.uniform(-0.05, 0.05, 2) * height + sheet.width / 2
+    zoom, turn = rng.uniform(*ZOOM), rng.normal(0, 0.4)
+    x0, y0 = rng.uniform(-SHIFT, SHIFT, 2) * height + sheet.width / 2
     a, b = math.cos(turn) / zoom, math.sin(turn) / zoom
-    corner = (shift[0] - a * width / 2 - b * height / 2, shift[1] + b * width / 2 - a * height / 2)
+    corner = (x0 - a * width / 2 - b * height / 2, y0 + b * width / 2 - a * height / 2)
     framed = sheet.transform(
         size,
         Image.Transform.AFFINE,
@@ -543,7 +548,7 @@ def plan(images: int, seed: int) -> list[Lesion]:
     and df the smallest, eight times apart instead of sixty. A class has as many images per lesion
     as in HAM10000, but at least eight lesions where it has eight images (any `images` >= 200).
 
-    Raises `SkinlesionError` below `MIN_IMAGES`, where a class would be left with hardly a lesion.
+    Raises `SkinlesionError` below `MIN_IMAGES`, where a class would be too small to split.
     """
     if images < MIN_IMAGES:
         raise SkinlesionError(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -121,7 +122,7 @@ class LesionDataModule(pl.LightningDataModule):
         chosen = np.flatnonzero(self.samples.frame["split"] == part)
         return DataLoader(
             LesionDataset(self.samples, augment, self.seed),
-            self.batch_size,
+            batch_size=self.batch_size,
             sampler=EpochSampler(chosen, shuffle, self.seed),
             num_workers=self.workers if augment else 0,
             collate_fn=_as_fetched,
@@ -132,5 +133,5 @@ class LesionDataModule(pl.LightningDataModule):
         )
 
 
-def _as_fetched(batch: Batch) -> Batch:
+def _as_fetched(batch: Any) -> Any:
     return batch

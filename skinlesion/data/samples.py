@@ -43,12 +43,14 @@ class Samples:
     @property
     def labels(self) -> np.ndarray:
         """(N,) int64 positions in CLASSES."""
-        return self.frame["dx"].map({name: i for i, name in enumerate(CLASSES)}).to_numpy(np.int64, copy=True)
+        return (
+            self.frame["dx"]
+            .map({name: i for i, name in enumerate(CLASSES)})
+            .to_numpy(np.int64, copy=True)
+        )
 
 
-def prepare(
-    root: Path, cache: Path, size: int, split: Split, limit: int | None = None
-) -> Samples:
+def prepare(root: Path, cache: Path, size: int, split: Split, limit: int | None = None) -> Samples:
     """Read and check an archive, split it and open its image cache.
 
     Args:

@@ -53,8 +53,8 @@ class Split:
         val, test = self.val_fraction, self.test_fraction
         if not (0 < val < 1 and 0 <= test < 1 and val + test < 1):
             raise SkinlesionError(
-                f"split.val_fraction={val}, split.test_fraction={test}: expected a validation share "
-                "above 0, a test share of 0 or more, and something left to train on."
+                f"split.val_fraction={val}, split.test_fraction={test}: expected a validation "
+                "share above 0, a test share of 0 or more, and something left to train on."
             )
         if self.folds is not None and not (self.folds >= 2 and 0 <= self.fold < self.folds):
             raise SkinlesionError(

@@ -17,19 +17,11 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from skinlesion.errors import SkinlesionError, listing
+from skinlesion.evaluation.history import COLUMNS, read_history
 from skinlesion.evaluation.metrics import auc, evaluate
-from skinlesion.evaluation.predictions import read_predictions, replacing
+from skinlesion.evaluation.predictions import read_predictions
+from skinlesion.files import replacing
 
-HISTORY = (
-    "epoch",
-    "train_loss",
-    "train_accuracy",
-    "val_loss",
-    "val_accuracy",
-    "val_balanced_accuracy",
-    "lr",
-    "seconds",
-)
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#000000")
 BLUE, VERMILLION, GREEN = COLOURS[:3]
 STYLE: dict[Any, Any] = {
@@ -122,13 +114,13 @@ def roc_figure(
 def learning_curves(history: pd.DataFrame, title: str) -> Figure:
     """Draw loss, accuracy and learning rate over epochs; the best epoch is marked.
 
-    `history` has the columns HISTORY, one row per epoch. The best epoch is the first of those with
+    `history` has the columns COLUMNS, one row per epoch. The best epoch is the first of those with
     the highest `val_accuracy`. Raises SkinlesionError if columns are missing or there is no row.
     """
-    missing = [name for name in HISTORY if name not in history]
+    missing = [name for name in COLUMNS if name not in history]
     if missing:
         raise SkinlesionError(
-            f"the history lacks {listing(missing, 8)}; its columns are {', '.join(HISTORY)}"
+            f"the history lacks {listing(missing, 8)}; its columns are {', '.join(COLUMNS)}"
         )
     if history.empty:
         raise SkinlesionError("the history has no rows; expected one per epoch")
@@ -175,15 +167,12 @@ def draw_run_figures(
     """Draw every figure of a run into `folder` and return their paths.
 
     ``confusion_matrix_<split>.png`` and ``roc_<split>.png`` for each split of the predictions, and
-    ``learning_curves.png`` from the history (a CSV with the columns HISTORY). Raises
+    ``learning_curves.png`` from the history (a CSV with the columns COLUMNS). Raises
     SkinlesionError if either file is wrong.
     """
     folder = Path(folder)
     predictions = read_predictions(predictions_path)
-    try:
-        history = pd.read_csv(history_path)
-    except (OSError, ValueError) as error:
-        raise SkinlesionError(f"{history_path} cannot be read as a history: {error}") from error
+    history = read_history(history_path)
 
     paths = []
     for split in predictions.splits:

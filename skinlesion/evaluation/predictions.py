@@ -4,9 +4,6 @@ A CSV with one row per image: ``image_id, lesion_id, split, label`` and then one
 per class, named like the class. The classes, and their order, are the columns after ``label``.
 """
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from skinlesion.errors import SkinlesionError, listing
+from skinlesion.files import replacing
 
 COLUMNS = ("image_id", "lesion_id", "split", "label")
 
@@ -79,22 +77,6 @@ def write_predictions(frame: pd.DataFrame, path: str | Path) -> None:
     checked = _checked(frame, path, tolerance=1e-4)
     with replacing(path) as temporary:
         checked.frame.to_csv(temporary, index=False, float_format="%.9g")
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, and move it there once the block has succeeded.
-
-    A reader sees the old file or the new one, never a half-written one.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _checked(frame: pd.DataFrame, path: str | Path, tolerance: float) -> Predictions:

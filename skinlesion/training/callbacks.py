@@ -5,18 +5,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytorch_lightning as pl
 from pytorch_lightning import callbacks
 
-from skinlesion.training.rundir import atomic
+from skinlesion.evaluation.history import COLUMNS, write_history
 
 log = logging.getLogger(__name__)
-
-COLUMNS = (
-    *("epoch", "train_loss", "train_accuracy"),
-    *("val_loss", "val_accuracy", "val_balanced_accuracy", "lr", "seconds"),
-)
 
 
 class History(callbacks.Callback):
@@ -51,7 +45,7 @@ class History(callbacks.Callback):
             "seconds": round(time.perf_counter() - self._started, 3),
         }
         self.rows.append({name: row[name] for name in COLUMNS if name in row})
-        self.write()
+        write_history(self.rows, self.path)
         if self.say:
             log.info(
                 "epoch %d/%s  loss %.3f  val_loss %.3f  val_accuracy %.3f  "
@@ -59,11 +53,6 @@ class History(callbacks.Callback):
                 *(row["epoch"] + 1, trainer.max_epochs, row["train_loss"], row["val_loss"]),
                 *(row["val_accuracy"], row["val_balanced_accuracy"], row["lr"], row["seconds"]),
             )
-
-    def write(self) -> None:
-        """Write the rows."""
-        with atomic(self.path) as path:
-            pd.DataFrame(self.rows, columns=list(COLUMNS)).to_csv(path, index=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows for the checkpoint."""

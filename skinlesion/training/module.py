@@ -93,7 +93,8 @@ class LesionModule(pl.LightningModule):
         A resumed run would then have missed the last epoch's step.
         """
         if (val_loss := self.trainer.callback_metrics.get("val_loss")) is not None:
-            self.lr_schedulers().step(val_loss)  # type: ignore[union-attr]
+            scheduler: Any = self.lr_schedulers()
+            scheduler.step(val_loss)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Do nothing: see `on_train_epoch_end`."""

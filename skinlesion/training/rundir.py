@@ -1,13 +1,12 @@
 """The run directory: a run is addressed by what it is, and DONE is written last.
 
-    runs/<backbone>/<key>/seed<k>/
-        config.yaml  split.csv  checkpoints/{best,last}.ckpt  predictions.csv  metrics.json
-        history.csv  figures/  provenance.json  DONE
+runs/<backbone>/<key>/seed<k>/
+    config.yaml  split.csv  checkpoints/{best,last}.ckpt  predictions.csv  metrics.json
+    history.csv  figures/  provenance.json  DONE
 """
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,23 +18,13 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from skinlesion.errors import SkinlesionError
+from skinlesion.files import replacing
 
 # What cannot change a result.
 IRRELEVANT = (
     *("runs", "force", "logger", "data.root", "data.cache", "data.workers", "data.demo"),
     *("trainer.accelerator", "trainer.devices"),
 )
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Give a path beside to write to, and rename it when all went well."""
-    beside = path.with_name(f".{path.name}.partial")
-    try:
-        yield beside
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def run_key(config: DictConfig, data_digest: str, weights_digest: str) -> str:
@@ -106,7 +95,7 @@ class RunDirectory:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file whole or not at all."""
-        with atomic(self.path / name) as path:
+        with replacing(self.path / name) as path:
             path.write_text(text, encoding="utf-8")
 
     def write_json(self, name: str, value: Any) -> None:

@@ -1,0 +1,59 @@
+"""A network from plain values, as they stand in a config and in a checkpoint."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from skinlesion.errors import SkinlesionError
+from skinlesion.models.backbone import Backbone
+from skinlesion.models.classifier import Classifier
+from skinlesion.models.metadata import MetadataMLP
+from skinlesion.models.soft_attention import SoftAttention
+from skinlesion.models.weights import BackboneSpec
+
+ATTENTIONS: Mapping[str, Callable[..., nn.Module] | None] = {"paper": SoftAttention, "none": None}
+BRANCHES: Mapping[str, Callable[..., MetadataMLP] | None] = {"paper": MetadataMLP, "none": None}
+
+
+def build_classifier(
+    backbone: Mapping[str, Any],
+    attention: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    classes: int,
+    dropout: float,
+    weights: str = "none",
+) -> Classifier:
+    """Build the network.
+
+    Args:
+        backbone: the fields of a `BackboneSpec`.
+        attention: `name` (paper, none) and the arguments of that soft attention.
+        metadata: `name` (paper, none) and the arguments of that metadata branch.
+        classes: number of classes.
+        dropout: see `Classifier`.
+        weights: `imagenet`, `none`, or a file's path.
+
+    Raises:
+        SkinlesionError: if a name or an argument is unknown, or the backbone cannot be built.
+    """
+    attend, attend_options = _choose("attention", attention, ATTENTIONS)
+    branch, branch_options = _choose("metadata", metadata, BRANCHES)
+    try:
+        return Classifier(
+            Backbone(BackboneSpec.from_config(backbone), weights),
+            attention=(lambda channels: attend(channels, **attend_options)) if attend else None,
+            metadata=branch(**branch_options) if branch else None,
+            classes=classes,
+            dropout=dropout,
+        )
+    except TypeError as error:
+        raise SkinlesionError(f"the network cannot be built: {error}") from None
+
+
+def _choose(axis: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> tuple[Any, dict]:
+    options = dict(values)
+    name = options.pop("name", None)
+    if name not in known:
+        raise SkinlesionError(f"{axis}.name={name}: expected one of {', '.join(known)}.")
+    return known[name], options

@@ -1,0 +1,290 @@
+"""One run: prepare the data, fit, predict with the best checkpoint, evaluate, write, DONE."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from skinlesion.data.module import LesionDataModule
+from skinlesion.data.samples import Samples, prepare
+from skinlesion.data.split import Split
+from skinlesion.data.table import CLASSES
+from skinlesion.errors import SkinlesionError
+from skinlesion.evaluation.history import read_history
+from skinlesion.evaluation.metrics import evaluate_file, summary_table
+from skinlesion.evaluation.predictions import write_predictions
+from skinlesion.models.build import build_classifier
+from skinlesion.training.callbacks import History
+from skinlesion.training.module import LesionModule
+from skinlesion.training.provenance import provenance
+from skinlesion.training.rundir import RunDirectory, run_key
+
+log = logging.getLogger(__name__)
+
+PROTOCOLS = {
+    "val": "these images selected the checkpoint",
+    "test": "these images selected nothing",
+}
+
+
+def run(config: DictConfig) -> RunDirectory:
+    """Train what the config says, unless it is done; go on where it was cut.
+
+    Args:
+        config: the job's config (conf/config.yaml).
+
+    Returns:
+        The finished run directory.
+
+    Raises:
+        SkinlesionError: if the input is wrong; nothing is then written into the run directory.
+    """
+    _quiet()
+    _check(config)
+    weights = _weights_digest(config.weights)
+    samples = _samples(config)
+    key = run_key(config, samples.digest, weights)
+    directory = RunDirectory(Path(config.runs) / config.backbone.name / key / f"seed{config.seed}")
+    with directory.lock():
+        if directory.done.exists() and not config.force:
+            log.info("%s is done; force=true runs it again.", directory.path)
+        else:
+            if config.force:
+                directory.clear()
+            _train(config, samples, directory, weights)
+    _summarise(directory)
+    return directory
+
+
+def _train(config: DictConfig, samples: Samples, directory: RunDirectory, weights: str) -> None:
+    pl.seed_everything(config.seed, verbose=False)
+    module = _module(config, samples)
+    loaders = LesionDataModule(
+        samples,
+        config.batch_size,
+        augment=instantiate(config.augment),
+        seed=config.seed,
+        workers=config.data.workers,
+    )
+    interactive = sys.stderr.isatty()
+    trainer = instantiate(
+        config.trainer,
+        default_root_dir=directory.path,
+        callbacks=[
+            History(directory.history, say=not interactive),
+            instantiate(config.callbacks.early_stopping),
+            instantiate(
+                config.callbacks.checkpoint,
+                dirpath=directory.checkpoints,
+                filename="best",
+                save_last=True,
+                enable_version_counter=False,
+                save_on_train_epoch_end=True,
+            ),
+        ],
+        logger=_logger(config),
+        enable_progress_bar=interactive,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    directory.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    _write_split(samples, directory)
+    directory.write_json("provenance.json", provenance())
+    resume = directory.last if directory.last.exists() else None
+    log.info("%s %s", "resuming" if resume else "training", directory.path)
+    trainer.fit(module, loaders, ckpt_path=resume, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    # Lightning says so in a warning for every loader; the batches are what they should be.
+    parts = trainer.predict(module, loaders, ckpt_path=directory.best, weights_only=True)
+    write_predictions(_predictions(parts, samples), directory.predictions)
+    _finish(config, samples, directory, weights)
+
+
+def _module(config: DictConfig, samples: Samples) -> LesionModule:
+    """Build the network and what trains it."""
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    network = build_classifier(
+        backbone=plain["backbone"],
+        attention=plain["attention"],
+        metadata=plain["metadata"],
+        classes=len(CLASSES),
+        dropout=plain["dropout"],
+        weights=plain["weights"],
+    ).to(memory_format=torch.channels_last)  # as the batches come
+    trained = samples.labels[samples.frame["split"] == "train"]
+    counts = [int((trained == label).sum()) for label in range(len(CLASSES))]
+    return LesionModule(
+        network,
+        loss=instantiate(config.loss, counts=counts),
+        optimizer=instantiate(config.optimizer),
+        scheduler=instantiate(config.scheduler),
+        classes=len(CLASSES),
+        seed=config.seed,
+        # Enough to build and feed the network again without training data or weights file.
+        description={
+            "network": {
+                "backbone": _plain(dataclasses.asdict(network.backbone.spec)),
+                "attention": plain["attention"],
+                "metadata": plain["metadata"],
+                "classes": len(CLASSES),
+                "dropout": plain["dropout"],
+            },
+            "classes": list(CLASSES),
+            "encoder": samples.encoder.to_dict(),
+        },
+    )
+
+
+def _samples(config: DictConfig) -> Samples:
+    if config.data.demo is not None:
+        from skinlesion.data.demo import write_demo
+
+        write_demo(Path(config.data.root), **config.data.demo)
+    return prepare(
+        root=Path(config.data.root),
+        cache=Path(config.data.cache),
+        size=config.backbone.input_size,
+        split=Split(**config.split),
+        limit=config.data.limit,
+    )
+
+
+def _predictions(parts: Any, samples: Samples) -> pd.DataFrame:
+    """Return the table of the predictions file from Lightning's lists of batches."""
+    batches = [
+        batch for part in (parts if isinstance(parts[0], list) else [parts]) for batch in part
+    ]
+    index = torch.cat([index for index, _ in batches]).cpu().numpy()
+    probabilities = torch.cat([probability for _, probability in batches]).cpu().numpy()
+    frame = samples.frame.loc[index, ["image_id", "lesion_id", "split", "dx"]]
+    frame = frame.rename(columns={"dx": "label"}).reset_index(drop=True)
+    return frame.join(pd.DataFrame(probabilities.astype(float), columns=list(CLASSES)))
+
+
+def _finish(config: DictConfig, samples: Samples, directory: RunDirectory, weights: str) -> None:
+    """Write all that follows from the predictions, and DONE last of all."""
+    from skinlesion.evaluation.figures import draw_run_figures
+
+    history = read_history(directory.history)
+    directory.write_json(
+        "metrics.json",
+        {
+            "protocol": config.split.name,
+            "parts": evaluate_file(directory.predictions),
+            "leak": samples.leak,
+        },
+    )
+    draw_run_figures(directory.predictions, directory.history, directory.figures)
+    made_with = json.loads((directory.path / "provenance.json").read_text())
+    seconds = history["seconds"]
+    made_with |= {
+        "data": samples.digest,
+        "weights": weights,
+        "epochs": len(history),
+        "seconds_per_epoch": float(seconds.median()),
+        "training_seconds": float(seconds.sum()),
+    }
+    directory.write_json("provenance.json", made_with)
+    directory.write_text("DONE", "")
+
+
+def _write_split(samples: Samples, directory: RunDirectory) -> None:
+    """Write the split, or check it against the one that the run was begun with."""
+    text = samples.frame[["image_id", "lesion_id", "dx", "split"]].to_csv(index=False)
+    path = directory.path / "split.csv"
+    if directory.last.exists() and path.exists() and path.read_text() != text:
+        raise SkinlesionError(
+            f"{path} was drawn otherwise than now, probably by another release: this run cannot be "
+            "resumed. force=true starts it again."
+        )
+    directory.write_text("split.csv", text)
+
+
+def _summarise(directory: RunDirectory) -> None:
+    metrics = json.loads((directory.path / "metrics.json").read_text())
+    for part, measured in metrics["parts"].items():
+        log.info("\n%s (split=%s: %s)", part, metrics["protocol"], PROTOCOLS[part])
+        log.info(summary_table(measured))
+    written = [directory.path / name for name in ("predictions.csv", "metrics.json")]
+    log.info("\n%s", "\n".join(map(str, [*written, *sorted(directory.figures.iterdir())])))
+
+
+def _logger(config: DictConfig) -> Any:
+    if config.logger is None:
+        return False
+    try:
+        logger = instantiate(config.logger)
+    except Exception as error:
+        if isinstance(error.__cause__, ImportError):
+            raise SkinlesionError(
+                f"{config.logger._target_} needs a package that is not installed: "
+                f"{error.__cause__}. pip install 'skinlesion[tensorboard]', [wandb] or [mlflow]."
+            ) from None
+        raise
+    logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+    return logger
+
+
+def _weights_digest(weights: str) -> str:
+    if weights in ("imagenet", "none") or not Path(weights).is_file():
+        return weights
+    with Path(weights).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check(config: DictConfig) -> None:
+    """Check the numbers that libraries would answer only after long work, or not at all.
+
+    Raises:
+        SkinlesionError: one error that names all that is wrong.
+    """
+    wanted = {
+        "seed": (int, 0, math.inf),
+        "batch_size": (int, 1, math.inf),
+        "dropout": ((int, float), 0, 1),
+        "trainer.max_epochs": (int, 1, math.inf),
+        "optimizer.lr": ((int, float), 0, math.inf),
+        "backbone.input_size": (int, 32, math.inf),
+    }
+    problems = []
+    for name, (kind, low, high) in wanted.items():
+        value = OmegaConf.select(config, name)
+        if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+            upto = "" if high == math.inf else f" to {high}"
+            number = "a whole number" if kind is int else "a number"
+            problems.append(f"{name}={value}: expected {number} from {low}{upto}")
+    if problems:
+        raise SkinlesionError("; ".join(problems))
+
+
+def _plain(value: Any) -> Any:
+    """Turn tuples into lists, which a config and a checkpoint hold alike."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _quiet() -> None:
+    """Silence what Lightning tells every run and no user can act on."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for pattern in (
+        ".*does not have many workers.*",
+        ".*logging interval.*",
+        ".*IterableDataset.*",
+    ):
+        warnings.filterwarnings("ignore", pattern)
+    columns = shutil.get_terminal_size().columns
+    pd.set_option("display.width", columns)
