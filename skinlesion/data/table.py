@@ -35,8 +35,8 @@ def read_table(archive: ImageArchive) -> tuple[pd.DataFrame, list[str]]:
     frame = _read(path)
     if missing := [column for column in COLUMNS if column not in frame.columns]:
         raise SkinlesionError(
-            f"{path}: columns missing: {', '.join(missing)}. Found: {listing(list(frame.columns), 12)}. "
-            f"Expected at least: {', '.join(COLUMNS)}."
+            f"{path}: columns missing: {', '.join(missing)}. Found: "
+            f"{listing(list(frame.columns), 12)}. Expected at least: {', '.join(COLUMNS)}."
         )
     frame = frame[list(COLUMNS)].apply(lambda column: column.str.strip())
     frame = frame.replace("", np.nan)

@@ -70,3 +70,41 @@ class EarlyStopping(callbacks.EarlyStopping):
         """Train no further epoch if the checkpoint is of a stopped run."""
         if self.wait_count >= self.patience:
             trainer.should_stop = True
+
+
+class Checkpoint(callbacks.ModelCheckpoint):
+    """Lightning's, saving at the end of an epoch, for a run directory that may be moved.
+
+    Args:
+        dirpath: the run's folder of checkpoints.
+        filename: name without `.ckpt`, replaced by each newer checkpoint.
+        monitor: save only when this improves; None: after every epoch.
+        mode: `min` or `max`.
+    """
+
+    def __init__(
+        self, dirpath: Path, filename: str, monitor: str | None = None, mode: str = "min"
+    ) -> None:
+        """Keep one file."""
+        super().__init__(
+            dirpath=dirpath,
+            filename=filename,
+            monitor=monitor,
+            mode=mode,
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the best score along, which Lightning forgets when the folder has another path."""
+        here = str(self.dirpath)
+
+        def moved(path: str) -> str:
+            return str(Path(here) / Path(path).name) if path else path
+
+        super().load_state_dict(
+            state_dict
+            | {"dirpath": here}
+            | {name: moved(state_dict[name]) for name in ("best_model_path", "kth_best_model_path")}
+            | {"best_k_models": {moved(k): v for k, v in state_dict["best_k_models"].items()}}
+        )

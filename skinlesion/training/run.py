@@ -26,7 +26,7 @@ from skinlesion.evaluation.history import read_history
 from skinlesion.evaluation.metrics import evaluate_file, summary_table
 from skinlesion.evaluation.predictions import write_predictions
 from skinlesion.models.build import build_classifier
-from skinlesion.training.callbacks import History
+from skinlesion.training.callbacks import Checkpoint, History
 from skinlesion.training.module import LesionModule
 from skinlesion.training.provenance import provenance
 from skinlesion.training.rundir import RunDirectory, run_key
@@ -85,14 +85,8 @@ def _train(config: DictConfig, samples: Samples, directory: RunDirectory, weight
         callbacks=[
             History(directory.history, say=not interactive),
             instantiate(config.callbacks.early_stopping),
-            instantiate(
-                config.callbacks.checkpoint,
-                dirpath=directory.checkpoints,
-                filename="best",
-                save_last=True,
-                enable_version_counter=False,
-                save_on_train_epoch_end=True,
-            ),
+            instantiate(config.callbacks.best, dirpath=directory.checkpoints, filename="best"),
+            Checkpoint(dirpath=directory.checkpoints, filename="last"),
         ],
         logger=_logger(config),
         enable_progress_bar=interactive,
@@ -116,14 +110,15 @@ def _train(config: DictConfig, samples: Samples, directory: RunDirectory, weight
 def _module(config: DictConfig, samples: Samples) -> LesionModule:
     """Build the network and what trains it."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    network = build_classifier(
+    network: Any = build_classifier(
         backbone=plain["backbone"],
         attention=plain["attention"],
         metadata=plain["metadata"],
         classes=len(CLASSES),
         dropout=plain["dropout"],
         weights=plain["weights"],
-    ).to(memory_format=torch.channels_last)  # as the batches come
+    )
+    network.to(memory_format=torch.channels_last)  # as the batches come
     trained = samples.labels[samples.frame["split"] == "train"]
     counts = [int((trained == label).sum()) for label in range(len(CLASSES))]
     return LesionModule(
@@ -251,7 +246,7 @@ def _check(config: DictConfig) -> None:
     Raises:
         SkinlesionError: one error that names all that is wrong.
     """
-    wanted = {
+    wanted: dict[str, tuple[Any, float, float]] = {
         "seed": (int, 0, math.inf),
         "batch_size": (int, 1, math.inf),
         "dropout": ((int, float), 0, 1),
@@ -280,11 +275,7 @@ def _plain(value: Any) -> Any:
 def _quiet() -> None:
     """Silence what Lightning tells every run and no user can act on."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for pattern in (
-        ".*does not have many workers.*",
-        ".*logging interval.*",
-        ".*IterableDataset.*",
-    ):
+    for pattern in (".*does not have many workers.*", ".*LeafSpec.*", ".*is not empty.*"):
         warnings.filterwarnings("ignore", pattern)
     columns = shutil.get_terminal_size().columns
     pd.set_option("display.width", columns)
