@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock
+.PHONY: help setup demo test lint data lock
 
 help:  ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -13,6 +13,26 @@ setup: .venv/.installed  ## Create .venv with the exact versions of requirements
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else \
 	  f"Python 3.11-3.13 is needed, this is {v.major}.{v.minor}: make setup PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
+	@# Compiling every file of torch takes longer than the few that are used.
 	$(BIN)/python -m pip install --quiet --no-compile --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
+
+demo: setup  ## Set up, and run the main job on drawn images: no download, a few minutes
+	$(BIN)/python train.py +experiment=demo
+
+test: setup  ## Set up, and run the tests
+	$(BIN)/python -m pytest
+
+lint: setup  ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+data: setup  ## Download HAM10000 (3 GB) into data/ham10000
+	$(BIN)/python -m skinlesion.data download
+
+lock: setup  ## Write requirements.lock anew from pyproject.toml
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --extra dev \
+	  --no-annotate --no-header --no-emit-index-url --output-file requirements.lock pyproject.toml
