@@ -19,7 +19,7 @@ setup: .venv/.installed  ## Create .venv with the exact versions of requirements
 	@touch $@
 
 demo: setup  ## Set up, and run the main job on drawn images: no download, a few minutes
-	$(BIN)/python train.py +experiment=demo
+	$(BIN)/python train.py experiment=demo
 
 test: setup  ## Set up, and run the tests
 	$(BIN)/python -m pytest

@@ -47,6 +47,8 @@ def _config_message(error: Exception, config_dir: str | None) -> str | None:
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         key = str(error).rsplit("full_key: ", 1)[-1]
         return f"{key}: {error.__cause__}"
+    if match := re.match(r"Multiple values for (\w+)\.", str(error)):
+        return f"+{match[1]}=<choice>: without the plus, {match[1]}=<choice>"
     message = str(error).split("\nConfig search path:")[0]
     if config_dir and (
         match := re.search(r"Could not (?:override|append to config\.?) '([^']+)'", message)
@@ -64,8 +66,6 @@ def _hint(key: str, config_dir: Path) -> str:
         config = compose("config")
     groups = [path.name for path in config_dir.iterdir() if path.is_dir() and path.name != "hydra"]
     keys = list(dict.fromkeys([*_flatten(OmegaConf.to_container(config)), *groups]))
-    if key in groups:
-        return f"{key} is added, not overridden: +{key}=<choice>"
     near = difflib.get_close_matches(key, keys, n=3, cutoff=0.5)
     prefix = key.rpartition(".")[0]
     beside = sorted(k for k in keys if k.rpartition(".")[0] == prefix)
