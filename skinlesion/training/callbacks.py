@@ -40,7 +40,7 @@ class History(callbacks.Callback):
         measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
         row = {
             **measured,
-            "epoch": trainer.current_epoch,
+            "epoch": trainer.current_epoch + 1,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "seconds": round(time.perf_counter() - self._started, 3),
         }
@@ -50,7 +50,7 @@ class History(callbacks.Callback):
             log.info(
                 "epoch %d/%s  loss %.3f  val_loss %.3f  val_accuracy %.3f  "
                 "val_balanced_accuracy %.3f  lr %.0e  %.1f s",
-                *(row["epoch"] + 1, trainer.max_epochs, row["train_loss"], row["val_loss"]),
+                *(row["epoch"], trainer.max_epochs, row["train_loss"], row["val_loss"]),
                 *(row["val_accuracy"], row["val_balanced_accuracy"], row["lr"], row["seconds"]),
             )
 

@@ -92,6 +92,7 @@ def _train(config: DictConfig, samples: Samples, directory: RunDirectory, weight
         enable_progress_bar=interactive,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        log_every_n_steps=1,  # all is logged by epoch; a longer interval only makes it warn
     )
     directory.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
     _write_split(samples, directory)

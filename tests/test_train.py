@@ -1,0 +1,74 @@
+"""The command line as a person meets it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def train(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-X", "importtime", "train.py", *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def message(done: subprocess.CompletedProcess[str]) -> str:
+    """What was printed as an error, without the listing of imports."""
+    return "\n".join(line for line in done.stderr.splitlines() if "import time:" not in line)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--cfg", "job"], ["-sc", "query=bash"]], ids=lambda a: a[0]
+)
+def test_asking_for_help_does_not_import_torch(arguments: list[str]) -> None:
+    done = train(*arguments, COMP_LINE="train.py backbone=resn", COMP_POINT="22")
+    assert done.returncode == 0, message(done)
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "hydra" in imported
+    assert not imported & {"torch", "pandas", "pytorch_lightning", "numpy"}
+    assert "resnet152" in done.stdout or "--cfg" in arguments
+
+
+def test_a_misspelt_choice_is_answered_with_the_choices() -> None:
+    done = train("backbone=resnet5")
+    assert done.returncode == 1
+    for name in ("resnet50", "densenet201", "nasnet_mobile"):
+        assert name in message(done)
+    assert "Traceback" not in message(done)
+
+
+@pytest.mark.parametrize(
+    ("override", "answer"),
+    [
+        ("trainer.max_epoch=3", "Did you mean: trainer.max_epochs"),
+        ("backbon=resnet50", "Did you mean: backbone"),
+        ("learning_rate=1", "There are: attention, augment, backbone"),
+        ("+experiment=demo", "without the plus"),
+        ("seed=[", "error: "),
+    ],
+)
+def test_a_misspelt_override_is_answered_with_what_exists(override: str, answer: str) -> None:
+    done = train(override)
+    assert done.returncode == 1
+    assert answer in message(done)
+    assert "Traceback" not in message(done)
+
+
+def test_a_missing_archive_is_one_message() -> None:
+    done = train("data.root=absent")
+    assert done.returncode == 1
+    assert "error: data.root=absent: no such folder" in message(done)
+    assert "Traceback" not in message(done)
+
+
+def test_the_root_of_the_data_comes_from_the_environment() -> None:
+    done = train("--cfg", "job", "--resolve", HAM10000_ROOT="/somewhere/else")
+    assert "root: /somewhere/else" in done.stdout

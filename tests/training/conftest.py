@@ -1,0 +1,49 @@
+"""A tiny drawn archive and the overrides of a run that takes a second or two."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from skinlesion.data.demo import write_demo
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("archive") / "demo"
+    return write_demo(root, images=80, size=(96, 72), progress=False)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def tiny(archive: Path, cache: Path, tmp_path: Path) -> list[str]:
+    return [
+        "backbone=mobilenet_v3_small",
+        "backbone.input_size=64",
+        "weights=none",
+        "trainer.max_epochs=2",
+        "trainer.accelerator=cpu",
+        "optimizer.eps=0.001",
+        f"data.root={archive}",
+        f"data.cache={cache}",
+        f"runs={tmp_path / 'runs'}",
+    ]
+
+
+@pytest.fixture
+def config(tiny: list[str]) -> Callable[..., DictConfig]:
+    """A config of the tiny run, with further overrides."""
+
+    def make(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("config", [*tiny, *overrides])
+
+    return make

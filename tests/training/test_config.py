@@ -1,0 +1,72 @@
+"""Every option of every axis composes, and what has a target can be instantiated."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+CONF = Path(__file__).parents[2] / "conf"
+CHOICES = [
+    (group.name, str(file.relative_to(group).with_suffix("")))
+    for group in sorted(CONF.iterdir())
+    if group.is_dir() and group.name != "hydra"
+    for file in sorted(group.rglob("*.yaml"))
+]
+Config = Callable[..., DictConfig]
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_composes_and_names_something_that_exists(
+    config: Config, group: str, choice: str
+) -> None:
+    composed = config(f"{group}={choice}")
+    OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    node = composed.get(group)
+    if group == "logger" and node is not None:
+        return  # their packages are optional
+    if OmegaConf.is_dict(node) and "_target_" in node:
+        assert callable(get_object(node["_target_"]))
+
+
+def test_the_optimizer_and_the_schedule_are_the_papers(config: Config) -> None:
+    composed = config("optimizer=adam", "optimizer.eps=0.1")
+    optimizer = instantiate(composed.optimizer)([torch.nn.Parameter(torch.zeros(1))])
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert optimizer.defaults["lr"] == 0.001
+    assert optimizer.defaults["eps"] == 0.1
+
+    scheduler = instantiate(composed.scheduler)(optimizer)
+    rates = []
+    for _ in range(200):
+        scheduler.step(1.0)  # no epoch improves on the first
+        rates.append(optimizer.param_groups[0]["lr"])
+    # Keras' patience of 5: reduced after the fifth epoch without improvement.
+    assert rates[4] == 0.001
+    assert rates[5] == pytest.approx(0.0002)
+    assert rates[-1] == pytest.approx(1e-7)
+
+
+def test_the_ten_backbones_are_those_of_the_paper() -> None:
+    assert {file.stem for file in (CONF / "backbone").glob("*.yaml")} == {
+        *("resnet50", "resnet152", "densenet201", "inception_resnet_v2", "mobilenet_v1"),
+        *("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"),
+        *("nasnet_mobile", "nasnet_large"),
+    }
+
+
+@pytest.mark.parametrize("overrides", [[], ["experiment=demo"]])
+def test_debug_wins_over_what_it_is_combined_with(config: Config, overrides: list[str]) -> None:
+    composed = config(*overrides, "debug=fast", "trainer.max_epochs=1")
+    assert composed.batch_size == 2
+    assert composed.trainer.limit_train_batches == 1
+
+
+def test_tensorboard_gets_the_curves_of_a_run(config: Config, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from skinlesion.training.run import run
+
+    run(config("logger=tensorboard", "debug=fast"))
+    assert list((tmp_path / "runs" / "tensorboard").rglob("events.out.tfevents.*"))
