@@ -64,16 +64,25 @@ class Backbone(nn.Module):
                 f"expected a uint8 image with pixels in 0…255, found {image.dtype}: "
                 "the backbone normalises by itself, pass the image as it was decoded"
             )
+        if image.ndim != 4 or image.shape[1] != 3:
+            raise ValueError(f"expected images (B, 3, H, W), found {tuple(image.shape)}")
         normalised = (image - self.mean) / self.std  # (B, 3, H, W)
         return self.trunk(normalised)["t"]  # (B, C, h, w)
 
     def feature_shape(self) -> tuple[int, int, int]:
         """Return (C, h, w) of the feature map at the backbone's own input size."""
-        size = self.spec.input_size
-        training = self.training
-        with torch.no_grad():
-            t = self.eval()(torch.zeros(1, 3, size, size, dtype=torch.uint8))
-        self.train(training)
+        size, training = self.spec.input_size, self.training
+        image = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=self.mean.device)
+        try:
+            with torch.no_grad():
+                t = self.eval()(image)
+        except RuntimeError as error:
+            raise SkinlesionError(
+                f"{self.spec.timm_model} cannot take RGB images of {size} x {size} pixels "
+                f"(backbone.input_size): {error}"
+            ) from None
+        finally:
+            self.train(training)
         if t.ndim != 4:
             raise SkinlesionError(
                 f"backbone.cut={self.spec.cut} of {self.spec.timm_model} gives a tensor of shape "
@@ -90,7 +99,7 @@ def _create(spec: BackboneSpec, pretrained: bool) -> nn.Module:
         options |= {"pretrained_cfg": spec.pretrained, "pretrained_cfg_overlay": {"file": file}}
     try:
         model = timm.create_model(spec.timm_model, pretrained=pretrained, **options)
-    except (TypeError, RuntimeError) as error:
+    except Exception as error:  # each of timm's models and loaders has its own exceptions
         raise SkinlesionError(
             f"backbone.timm_model={spec.timm_model} with {spec.timm_kwargs or {}} "
             f"cannot be built: {error}"
@@ -114,7 +123,7 @@ def _download(repository: str) -> str:
             repository, "model.safetensors", local_files_only=not online
         )
     except Exception as error:  # the client's exceptions differ between its releases
-        why = str(error).splitlines()[0] if online else "no network"
+        why = next(iter(str(error).splitlines()), repr(error)) if online else "no network"
         raise SkinlesionError(
             f"weights=imagenet: {repository} could not be downloaded ({why}). Without a network: "
             "weights=<file.safetensors or .pth> takes weights from a file, weights=none starts "

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from skinlesion.errors import SkinlesionError
+from skinlesion.errors import SkinlesionError, listing
 from skinlesion.models.backbone import Backbone
 from skinlesion.models.classifier import Classifier
 from skinlesion.models.metadata import MetadataMLP
@@ -37,9 +37,9 @@ def build_classifier(
     Raises:
         SkinlesionError: if a name or an argument is unknown, or the backbone cannot be built.
     """
-    attend, attend_options = _choose("attention", attention, ATTENTIONS)
-    branch, branch_options = _choose("metadata", metadata, BRANCHES)
     try:
+        attend, attend_options = _choose("attention", attention, ATTENTIONS)
+        branch, branch_options = _choose("metadata", metadata, BRANCHES)
         return Classifier(
             Backbone(BackboneSpec.from_config(backbone), weights),
             attention=(lambda channels: attend(channels, **attend_options)) if attend else None,
@@ -47,7 +47,7 @@ def build_classifier(
             classes=classes,
             dropout=dropout,
         )
-    except TypeError as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # of the layers, for such arguments
         raise SkinlesionError(f"the network cannot be built: {error}") from None
 
 
@@ -56,4 +56,6 @@ def _choose(axis: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> t
     name = options.pop("name", None)
     if name not in known:
         raise SkinlesionError(f"{axis}.name={name}: expected one of {', '.join(known)}.")
+    if known[name] is None and options:
+        raise SkinlesionError(f"{axis}.name=none takes no arguments, found {listing([*options])}.")
     return known[name], options

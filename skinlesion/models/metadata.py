@@ -17,6 +17,8 @@ class MetadataMLP(nn.Module):
     def __init__(self, features: int = 21, width: int = 4096) -> None:
         """Create the dense layer."""
         super().__init__()
+        if width < 1:
+            raise ValueError(f"metadata.width={width}: expected at least 1")
         self.dense = nn.Linear(features, width)
         self.width = width
 

@@ -25,6 +25,8 @@ class SoftAttention(nn.Module):
     def __init__(self, channels: int, maps: int = 16, gamma: float = 0.01) -> None:
         """Create the convolution (He uniform, as released) and the scalar."""
         super().__init__()
+        if maps < 1:
+            raise ValueError(f"attention.maps={maps}: expected at least 1")
         self.conv = nn.Conv2d(channels, maps, kernel_size=3, padding=1)
         nn.init.kaiming_uniform_(self.conv.weight, nonlinearity="relu")
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]

@@ -6,7 +6,8 @@ header, and for `.pth` files, the backbone's config says how to build and feed t
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,22 +43,46 @@ class BackboneSpec:
     timm_kwargs: Mapping[str, Any] | None = None
     strides: str | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a value of the wrong kind.
+
+        Raises:
+            SkinlesionError: naming the field.
+        """
+        size, kwargs = self.input_size, self.timm_kwargs
+        for field, fits, expected in (
+            ("timm_model", isinstance(self.timm_model, str), "one of timm's names"),
+            ("cut", isinstance(self.cut, str), "the name of a graph node"),
+            ("input_size", isinstance(size, int) and size > 0, "a number of pixels"),
+            ("mean", _are_three_numbers(self.mean), "three numbers"),
+            ("std", _are_three_numbers(self.std) and min(self.std) > 0, "three numbers above 0"),
+            ("timm_kwargs", isinstance(kwargs, Mapping | None), "names and values"),
+        ):
+            if not fits:
+                found = getattr(self, field)
+                raise SkinlesionError(f"backbone.{field}: expected {expected}, found {found!r}.")
+        object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "std", tuple(self.std))
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "BackboneSpec":
         """Build a spec from a config's plain mapping.
 
         Raises:
-            SkinlesionError: if a field is missing, unknown, or mean and std are no three numbers.
+            SkinlesionError: if a field is missing, unknown or of the wrong kind.
         """
         try:
-            spec = cls(**config)
+            return cls(**config)
         except TypeError as error:
             raise SkinlesionError(f"conf/backbone: {error}") from None
-        for field in ("mean", "std"):
-            values = getattr(spec, field)
-            if len(values) != 3 or not all(isinstance(value, int | float) for value in values):
-                raise SkinlesionError(f"backbone.{field}: expected three numbers, found {values}")
-        return replace(spec, mean=tuple(spec.mean), std=tuple(spec.std))
+
+
+def _are_three_numbers(values: Any) -> bool:
+    return (
+        isinstance(values, Sequence)
+        and len(values) == 3
+        and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    )
 
 
 def resolve_spec(spec: BackboneSpec, weights: str) -> BackboneSpec:
@@ -86,10 +111,11 @@ def resolve_spec(spec: BackboneSpec, weights: str) -> BackboneSpec:
             f"Say backbone={owner}, or name another file."
         )
     said: dict[str, Any] = {k: header[k] for k in ("timm_model", "strides") if k in header}
-    said |= {k: tuple(json.loads(header[k])) for k in ("mean", "std") if k in header}
-    if "timm_kwargs" in header:
-        said["timm_kwargs"] = json.loads(header["timm_kwargs"])
-    return replace(spec, **said)
+    try:
+        said |= {k: json.loads(header[k]) for k in ("timm_kwargs", "mean", "std") if k in header}
+        return replace(spec, **said)
+    except (ValueError, SkinlesionError) as error:
+        raise SkinlesionError(f"{weights}: its header does not say how to build: {error}") from None
 
 
 def load_state(path: str) -> dict[str, Tensor]:
@@ -107,12 +133,17 @@ def load_state(path: str) -> dict[str, Tensor]:
         import torch
 
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # each format has its own exceptions
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SkinlesionError(f"{path} cannot be read as weights: {reason}") from None
+    except Exception:  # torch's own messages advise to run the code that a file may hold
+        raise SkinlesionError(
+            f"{path} cannot be read as weights: it is damaged, of another kind, or holds more than "
+            "names and tensors. Expected a .safetensors file, or a .pth file written by "
+            "torch.save(model.state_dict(), …)."
+        ) from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise SkinlesionError(f"{path} holds no state dict (names and tensors).")
     return state
 
@@ -175,5 +206,5 @@ def _header(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
         raise SkinlesionError(f"{path} cannot be read as safetensors: {error}") from None
