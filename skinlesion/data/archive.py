@@ -16,7 +16,8 @@ from skinlesion.errors import SkinlesionError
 
 PARTS = "HAM10000_images_part_"
 SUFFIXES = (".jpg", ".jpeg")
-READ_ERRORS = (OSError, zipfile.BadZipFile, zlib.error)
+# A RuntimeError is a zip's encryption, or a compression that Python does not know.
+READ_ERRORS = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 T = TypeVar("T")

@@ -1,8 +1,11 @@
 """Augmentation by albumentations, behind one function."""
 
 import os
+import random
 import warnings
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -50,8 +53,11 @@ def geometric(rotation: float, shift: float, zoom: float, flip: bool) -> Augment
         except UserWarning as warning:
             raise ValueError(str(warning)) from None
 
-    def augment(image: np.ndarray, seed: int) -> np.ndarray:
-        transform.set_random_seed(seed)
-        return transform(image=image)["image"]
+    return partial(_apply, transform)
 
-    return augment
+
+def _apply(transform: Any, image: np.ndarray, seed: int) -> np.ndarray:
+    # One stream for all steps: by set_random_seed each would draw the same numbers, so that an
+    # image would be flipped both ways or not at all.
+    transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
+    return transform(image=image)["image"]

@@ -8,6 +8,7 @@ built beside and renamed, so that a crash leaves none.
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import zlib
@@ -17,11 +18,14 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
+from PIL import Image
 
 from skinlesion.data.archive import READ_ERRORS, ImageArchive, in_parallel
 from skinlesion.errors import SkinlesionError, listing
 
 VERSION = 1  # of the way from JPEG to pixels
+DECODE_ERRORS = (SyntaxError, ValueError, Image.DecompressionBombError)  # and OSError
+ELSEWHERE = "Make room, or name another folder: data.cache=<folder> or SKINLESION_CACHE."
 
 
 @dataclass(frozen=True)
@@ -54,15 +58,21 @@ def open_cache(
         size: height and width of a cached image, in pixels.
 
     Raises:
-        SkinlesionError: if images cannot be decoded (all of them are named), or the disk is full.
+        SkinlesionError: if images cannot be decoded (all of them are named), or the cache cannot
+            be written.
     """
     path = cache_path(folder, archive, image_ids, size)
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        # A second process waits here and then finds the cache; a crash frees the lock.
-        with FileLock(f"{path}.lock"):
-            if not path.exists():
-                _build(path, archive, image_ids, size)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # A second process waits here and then finds the cache; a crash frees the lock.
+            with FileLock(f"{path}.lock"):
+                if not path.exists():
+                    _build(path, archive, image_ids, size)
+        except OSError as error:
+            raise SkinlesionError(
+                f"the image cache cannot be written in {folder} ({error}). {ELSEWHERE}"
+            ) from error
     meta = json.loads((path / "meta.json").read_text())
     return ImageCache(np.load(path / "images.npy", mmap_mode="r"), meta["digest"])
 
@@ -74,7 +84,6 @@ def decode(data: bytes, size: int) -> np.ndarray:
         OSError: if the JPEG is damaged (Pillow's errors are OSErrors).
     """
     import torch
-    from PIL import Image
 
     image = np.asarray(Image.open(io.BytesIO(data), formats=["JPEG"]).convert("RGB"))
     height, width = image.shape[:2]
@@ -89,9 +98,9 @@ def decode(data: bytes, size: int) -> np.ndarray:
 
 def _build(path: Path, archive: ImageArchive, image_ids: Sequence[str], size: int) -> None:
     shape = (len(image_ids), size, size, 3)
-    _check_space(path.parent, int(np.prod(shape)))
     building = path.with_name(f"{path.name}.building")
     shutil.rmtree(building, ignore_errors=True)  # what a killed process left
+    _check_space(path.parent, math.prod(shape))
     building.mkdir()
     try:
         images = np.lib.format.open_memmap(
@@ -121,7 +130,7 @@ def _decode_all(
         try:
             data = archive.read(image_ids[row])
             images[row] = decode(data, size)
-        except (*READ_ERRORS, SyntaxError, ValueError) as error:
+        except (*READ_ERRORS, *DECODE_ERRORS) as error:
             return f"{image_ids[row]} ({error})"
         return zlib.crc32(data)
 
@@ -140,5 +149,5 @@ def _check_space(folder: Path, needed: int) -> None:
     if free < needed:
         raise SkinlesionError(
             f"the image cache needs {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB "
-            "are free. Make room, or name another folder: data.cache=<folder> or SKINLESION_CACHE."
+            f"are free. {ELSEWHERE}"
         )

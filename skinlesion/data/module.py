@@ -34,6 +34,19 @@ class LesionDataset(Dataset[Batch]):
         self.labels = torch.from_numpy(samples.labels)  # (N,)
         self.augment, self.seed = augment, seed
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Name the mapped file: a worker that is not forked would be sent every image."""
+        images = self.images
+        return self.__dict__ | {
+            "images": images.filename if isinstance(images, np.memmap) else images
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Map the file again."""
+        self.__dict__.update(state)
+        if not isinstance(self.images, np.ndarray):
+            self.images = np.load(self.images, mmap_mode="r")
+
     def __getitems__(self, draws: list[Draw]) -> Batch:
         """Return the batch of these draws."""
         index = np.array([sample for _, sample in draws])

@@ -50,12 +50,52 @@ class Samples:
         )
 
 
-def prepare(root: Path, cache: Path, size: int, split: Split, limit: int | None = None) -> Samples:
-    """Read and check an archive, split it and open its image cache.
+@dataclass(frozen=True)
+class CheckedArchive:
+    """An archive that nothing is wrong with, and its split; nothing is decoded yet.
+
+    Attributes:
+        archive: the images.
+        table: every image.
+        frame: the images that take part, with their column `split`.
+    """
+
+    archive: ImageArchive
+    table: pd.DataFrame
+    frame: pd.DataFrame
+
+    def load(self, cache: Path, size: int) -> Samples:
+        """Open the image cache, decoding every image at the first use, and encode the metadata.
+
+        Args:
+            cache: folder of the image caches.
+            size: height and width of an image, in pixels.
+
+        Raises:
+            SkinlesionError: if images cannot be decoded or the cache cannot be written.
+        """
+        image_ids = self.table["image_id"].tolist()
+        images = open_cache(cache, self.archive, image_ids, size)
+        position = pd.Series(np.arange(len(image_ids)), index=image_ids)
+        content = table_digest(self.table) + images.digest
+        return Samples(
+            frame=self.frame,
+            images=images.images,
+            rows=position[self.frame["image_id"]].to_numpy(),
+            encoder=MetadataEncoder.fit(self.frame[self.frame["split"] == "train"]),
+            digest=hashlib.sha256(content.encode()).hexdigest(),
+            leak=leak_report(self.frame),
+        )
+
+
+def check(
+    root: Path, cache: Path, size: int, split: Split, limit: int | None = None
+) -> CheckedArchive:
+    """Read and check an archive, and split it.
 
     Args:
         root: folder of the archive.
-        cache: folder of the image caches.
+        cache: folder of the image caches; the images of a finished cache are not checked again.
         size: height and width of an image, in pixels.
         split: the protocol.
         limit: use about this many images only.
@@ -84,13 +124,4 @@ def prepare(root: Path, cache: Path, size: int, split: Split, limit: int | None 
             + "Mend the table or the images, or fetch the archive again (make data)."
         )
     log.info(describe(frame, split))
-    images = open_cache(cache, archive, image_ids, size)
-    position = pd.Series(np.arange(len(image_ids)), index=image_ids)
-    return Samples(
-        frame=frame,
-        images=images.images,
-        rows=position[frame["image_id"]].to_numpy(),
-        encoder=MetadataEncoder.fit(frame[frame["split"] == "train"]),
-        digest=hashlib.sha256((table_digest(table) + images.digest).encode()).hexdigest(),
-        leak=leak_report(frame),
-    )
+    return CheckedArchive(archive, table, frame)

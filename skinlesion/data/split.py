@@ -79,6 +79,9 @@ class Split:
         units = frame.drop_duplicates(column)
         counts = units["dx"].value_counts().reindex(list(CLASSES), fill_value=0)
         least = max(len(self.parts), self.folds or 0)
+        if self.folds is not None:
+            # One of two folds takes half of the units, and the other parts share the rest.
+            least = max(least, 2 * (len(self.parts) - 1))
         if (small := counts[counts < least]).size:
             found = [f"{name} has {count}" for name, count in small.items()]
             raise SkinlesionError(
@@ -92,13 +95,16 @@ class Split:
             drawn = rng.permutation(units.loc[units["dx"] == name, column].to_numpy())
             n = len(drawn)
             if self.folds is None:
-                reported = np.arange(n) < _share(n, self.test_fraction or self.val_fraction)
+                # Every part after this one gets a unit too.
+                most = n - len(self.parts) + 1
+                share = _share(n, self.test_fraction or self.val_fraction, most)
+                reported = np.arange(n) < share
             else:
                 # Classes start at different folds, so that the folds are of one size in all.
                 reported = (np.arange(n) + first_fold) % self.folds == self.fold
                 first_fold += n
             rest = drawn[~reported]
-            held = _share(n, self.val_fraction) if self.test_fraction else 0
+            held = _share(n, self.val_fraction, len(rest) - 1) if self.test_fraction else 0
             part |= dict.fromkeys(drawn[reported], self.parts[-1])
             part |= dict.fromkeys(rest[:held], "val")
             part |= dict.fromkeys(rest[held:], "train")
@@ -148,5 +154,5 @@ def describe(frame: pd.DataFrame, split: Split) -> str:
     return "\n".join(lines)
 
 
-def _share(n: int, fraction: float) -> int:
-    return max(1, round(n * fraction))
+def _share(n: int, fraction: float, most: int) -> int:
+    return min(max(1, round(n * fraction)), most)

@@ -40,10 +40,11 @@ def read_table(archive: ImageArchive) -> tuple[pd.DataFrame, list[str]]:
         )
     frame = frame[list(COLUMNS)].apply(lambda column: column.str.strip())
     frame = frame.replace("", np.nan)
+    for column in ("dx", "sex", "localization"):
+        frame[column] = frame[column].str.lower()
     written_age = frame["age"]
     frame = frame.assign(
         age=pd.to_numeric(written_age, errors="coerce").astype(float),
-        dx=frame["dx"].str.lower(),
         sex=frame["sex"].fillna("unknown"),
         localization=frame["localization"].fillna("unknown"),
     )
@@ -126,6 +127,8 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         with path.open(encoding="utf-8-sig") as file:
             separator = "\t" if "\t" in file.readline() else ","
-        return pd.read_csv(path, sep=separator, dtype=str, encoding="utf-8-sig")
+        # Without index_col, a row that is too long would shift the columns.
+        frame = pd.read_csv(path, sep=separator, dtype=str, encoding="utf-8-sig", index_col=False)
+        return frame.rename(columns=str.strip)
     except (ValueError, csv.Error) as error:  # pandas' and Unicode's errors are ValueErrors
         raise SkinlesionError(f"{path} cannot be read as a table: {error}") from None

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import logging
 import math
 import shutil
@@ -18,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from skinlesion.data.module import LesionDataModule
-from skinlesion.data.samples import Samples, prepare
+from skinlesion.data.samples import CheckedArchive, Samples, check
 from skinlesion.data.split import Split
 from skinlesion.data.table import CLASSES
 from skinlesion.errors import SkinlesionError
@@ -26,6 +25,7 @@ from skinlesion.evaluation.history import read_history
 from skinlesion.evaluation.metrics import evaluate_file, summary_table
 from skinlesion.evaluation.predictions import write_predictions
 from skinlesion.models.build import build_classifier
+from skinlesion.models.classifier import Classifier
 from skinlesion.training.callbacks import Checkpoint, History
 from skinlesion.training.module import LesionModule
 from skinlesion.training.provenance import provenance
@@ -54,7 +54,13 @@ def run(config: DictConfig) -> RunDirectory:
     _quiet()
     _check(config)
     weights = _weights_digest(config.weights)
-    samples = _samples(config)
+    archive = _archive(config)
+    # Whatever else may be wrong is met before the images are decoded.
+    pl.seed_everything(config.seed, verbose=False)
+    network = _network(config)
+    logger = _logger(config)
+    augment = instantiate(config.augment)
+    samples = archive.load(Path(config.data.cache), config.backbone.input_size)
     key = run_key(config, samples.digest, weights)
     directory = RunDirectory(Path(config.runs) / config.backbone.name / key / f"seed{config.seed}")
     with directory.lock():
@@ -63,21 +69,24 @@ def run(config: DictConfig) -> RunDirectory:
         else:
             if config.force:
                 directory.clear()
-            _train(config, samples, directory, weights)
+            loaders = LesionDataModule(
+                samples, config.batch_size, augment, config.seed, config.data.workers
+            )
+            module = _module(config, network, samples)
+            _train(config, module, loaders, logger, directory)
+            _finish(config, samples, directory, weights)
     _summarise(directory)
     return directory
 
 
-def _train(config: DictConfig, samples: Samples, directory: RunDirectory, weights: str) -> None:
-    pl.seed_everything(config.seed, verbose=False)
-    module = _module(config, samples)
-    loaders = LesionDataModule(
-        samples,
-        config.batch_size,
-        augment=instantiate(config.augment),
-        seed=config.seed,
-        workers=config.data.workers,
-    )
+def _train(
+    config: DictConfig,
+    module: LesionModule,
+    loaders: LesionDataModule,
+    logger: Any,
+    directory: RunDirectory,
+) -> None:
+    """Fit, or go on fitting, and predict the held-out parts with the best checkpoint."""
     interactive = sys.stderr.isatty()
     trainer = instantiate(
         config.trainer,
@@ -88,28 +97,30 @@ def _train(config: DictConfig, samples: Samples, directory: RunDirectory, weight
             instantiate(config.callbacks.best, dirpath=directory.checkpoints, filename="best"),
             Checkpoint(dirpath=directory.checkpoints, filename="last"),
         ],
-        logger=_logger(config),
+        logger=logger,
         enable_progress_bar=interactive,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1,  # all is logged by epoch; a longer interval only makes it warn
     )
+    if logger:
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
     directory.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
-    _write_split(samples, directory)
-    directory.write_json("provenance.json", provenance())
+    _write_split(loaders.samples, directory)
     resume = directory.last if directory.last.exists() else None
+    made_with = provenance()
+    before = directory.read_json("provenance.json")["commits"] if resume else []
+    made_with["commits"] = [*before, made_with["commit"]]  # one for each time it was started
+    directory.write_json("provenance.json", made_with)
     log.info("%s %s", "resuming" if resume else "training", directory.path)
     trainer.fit(module, loaders, ckpt_path=resume, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    # Lightning says so in a warning for every loader; the batches are what they should be.
     parts = trainer.predict(module, loaders, ckpt_path=directory.best, weights_only=True)
-    write_predictions(_predictions(parts, samples), directory.predictions)
-    _finish(config, samples, directory, weights)
+    write_predictions(_predictions(parts, loaders.samples), directory.predictions)
 
 
-def _module(config: DictConfig, samples: Samples) -> LesionModule:
-    """Build the network and what trains it."""
+def _network(config: DictConfig) -> Classifier:
     plain: Any = OmegaConf.to_container(config, resolve=True)
     network: Any = build_classifier(
         backbone=plain["backbone"],
@@ -119,7 +130,12 @@ def _module(config: DictConfig, samples: Samples) -> LesionModule:
         dropout=plain["dropout"],
         weights=plain["weights"],
     )
-    network.to(memory_format=torch.channels_last)  # as the batches come
+    return network.to(memory_format=torch.channels_last)  # as the batches come
+
+
+def _module(config: DictConfig, network: Classifier, samples: Samples) -> LesionModule:
+    """Join the network and what trains it."""
+    plain: Any = OmegaConf.to_container(config, resolve=True)
     trained = samples.labels[samples.frame["split"] == "train"]
     counts = [int((trained == label).sum()) for label in range(len(CLASSES))]
     return LesionModule(
@@ -144,12 +160,12 @@ def _module(config: DictConfig, samples: Samples) -> LesionModule:
     )
 
 
-def _samples(config: DictConfig) -> Samples:
+def _archive(config: DictConfig) -> CheckedArchive:
     if config.data.demo is not None:
         from skinlesion.data.demo import write_demo
 
         write_demo(Path(config.data.root), **config.data.demo)
-    return prepare(
+    return check(
         root=Path(config.data.root),
         cache=Path(config.data.cache),
         size=config.backbone.input_size,
@@ -184,7 +200,7 @@ def _finish(config: DictConfig, samples: Samples, directory: RunDirectory, weigh
         },
     )
     draw_run_figures(directory.predictions, directory.history, directory.figures)
-    made_with = json.loads((directory.path / "provenance.json").read_text())
+    made_with = directory.read_json("provenance.json")
     seconds = history["seconds"]
     made_with |= {
         "data": samples.digest,
@@ -210,7 +226,7 @@ def _write_split(samples: Samples, directory: RunDirectory) -> None:
 
 
 def _summarise(directory: RunDirectory) -> None:
-    metrics = json.loads((directory.path / "metrics.json").read_text())
+    metrics = directory.read_json("metrics.json")
     for part, measured in metrics["parts"].items():
         log.info("\n%s (split=%s: %s)", part, metrics["protocol"], PROTOCOLS[part])
         log.info(summary_table(measured))
@@ -222,7 +238,7 @@ def _logger(config: DictConfig) -> Any:
     if config.logger is None:
         return False
     try:
-        logger = instantiate(config.logger)
+        return instantiate(config.logger)
     except Exception as error:
         if isinstance(error.__cause__, ImportError):
             raise SkinlesionError(
@@ -230,8 +246,6 @@ def _logger(config: DictConfig) -> Any:
                 f"{error.__cause__}. pip install 'skinlesion[tensorboard]', [wandb] or [mlflow]."
             ) from None
         raise
-    logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
-    return logger
 
 
 def _weights_digest(weights: str) -> str:
@@ -249,6 +263,7 @@ def _check(config: DictConfig) -> None:
     """
     wanted: dict[str, tuple[Any, float, float]] = {
         "seed": (int, 0, math.inf),
+        "split.seed": (int, 0, math.inf),
         "batch_size": (int, 1, math.inf),
         "dropout": ((int, float), 0, 1),
         "trainer.max_epochs": (int, 1, math.inf),

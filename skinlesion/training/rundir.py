@@ -98,6 +98,10 @@ class RunDirectory:
         with replacing(self.path / name) as path:
             path.write_text(text, encoding="utf-8")
 
+    def read_json(self, name: str) -> Any:
+        """Read a file that `write_json` wrote."""
+        return json.loads((self.path / name).read_text(encoding="utf-8"))
+
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as JSON, whole or not at all."""
         self.write_text(name, json.dumps(value, indent=2) + "\n")

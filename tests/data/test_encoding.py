@@ -1,0 +1,120 @@
+"""Metadata become 21 numbers: age, 1 + 3 of sex, 1 + 15 of localization."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skinlesion.data.encoding import MetadataEncoder
+
+# The authors' StringLookup put what training has not seen first, then np.unique's order.
+SEX = ["other", "female", "male", "unknown"]
+LOCALIZATION = [
+    *("other", "abdomen", "acral", "back", "chest", "ear", "face", "foot", "genital", "hand"),
+    *("lower extremity", "neck", "scalp", "trunk", "unknown", "upper extremity"),
+]
+
+
+def rows(*cells: tuple[float, str, str]) -> pd.DataFrame:
+    return pd.DataFrame(cells, columns=["age", "sex", "localization"])
+
+
+@pytest.fixture
+def training() -> pd.DataFrame:
+    """Every sex and localization, at the ages 20, 40 and 60: mean 40, variance 800 / 3."""
+    return rows(
+        *(((20, 40, 60)[i % 3], SEX[1 + i % 3], place) for i, place in enumerate(LOCALIZATION[1:]))
+    )
+
+
+@pytest.fixture
+def encoder(training: pd.DataFrame) -> MetadataEncoder:
+    return MetadataEncoder.fit(training)
+
+
+def ones(encoded: np.ndarray) -> list[int]:
+    assert set(encoded[1:]) <= {0, 1}
+    return np.flatnonzero(encoded[1:]).tolist()
+
+
+def test_there_are_21_numbers_a_row(encoder: MetadataEncoder, training: pd.DataFrame) -> None:
+    encoded = encoder.encode(training)
+    assert encoded.shape == (15, 21)
+    assert encoded.dtype == np.float32
+
+
+def test_age_is_standardised_by_the_population_of_the_training_rows(
+    encoder: MetadataEncoder,
+) -> None:
+    encoded = encoder.encode(
+        rows((20, "male", "back"), (40, "male", "back"), (60, "male", "back"), (90, "male", "back"))
+    )
+    # 20 / sqrt(800 / 3) = sqrt(1.5)
+    assert encoded[:, 0] == pytest.approx([-1.2247449, 0, 1.2247449, 3.0618622])
+
+
+@pytest.mark.parametrize("sex", SEX[1:])
+@pytest.mark.parametrize("place", LOCALIZATION[1:])
+def test_each_category_has_its_column(encoder: MetadataEncoder, sex: str, place: str) -> None:
+    encoded = encoder.encode(rows((40, sex, place)))[0]
+    assert ones(encoded) == [SEX.index(sex), 4 + LOCALIZATION.index(place)]
+
+
+def test_what_training_has_not_seen_goes_into_the_first_column(training: pd.DataFrame) -> None:
+    seen = training[(training["sex"] != "male") & (training["localization"] != "ear")]
+    encoder = MetadataEncoder.fit(seen)
+    assert ones(encoder.encode(rows((40, "male", "ear")))[0]) == [0, 4]
+    assert ones(encoder.encode(rows((40, "neither", "left elbow")))[0]) == [0, 4]
+    # What it has seen keeps its column.
+    assert ones(encoder.encode(rows((40, "female", "face")))[0]) == [1, 4 + 6]
+
+
+def test_a_missing_sex_or_localization_is_no_error(encoder: MetadataEncoder) -> None:
+    assert ones(encoder.encode(rows((40, None, np.nan)))[0]) == [0, 4]  # type: ignore[arg-type]
+
+
+def test_a_missing_age_counts_as_the_mean(encoder: MetadataEncoder, training: pd.DataFrame) -> None:
+    assert encoder.encode(rows((np.nan, "male", "back")))[0, 0] == 0
+    with_gaps = pd.concat([training, rows((np.nan, "male", "back"))])
+    assert MetadataEncoder.fit(with_gaps).age_mean == pytest.approx(40)
+    assert MetadataEncoder.fit(with_gaps).age_std == pytest.approx(np.sqrt(800 / 3))
+
+
+@pytest.mark.parametrize("ages", [(50, 50), (np.nan, np.nan)])
+def test_ages_that_are_all_alike_or_all_missing_encode_to_zero(ages: tuple[float, float]) -> None:
+    frame = rows(*((age, "male", "back") for age in ages))
+    assert MetadataEncoder.fit(frame).encode(frame)[:, 0].tolist() == [0, 0]
+
+
+def test_the_encoder_goes_through_json_unchanged(training: pd.DataFrame) -> None:
+    seen = training[training["localization"] != "ear"]
+    encoder = MetadataEncoder.fit(seen)
+    restored = MetadataEncoder.from_dict(json.loads(json.dumps(encoder.to_dict())))
+    assert restored == encoder
+    np.testing.assert_array_equal(restored.encode(training), encoder.encode(training))
+
+
+def test_the_dictionary_holds_plain_types_only(encoder: MetadataEncoder) -> None:
+    def plain(value: Any) -> bool:
+        if isinstance(value, dict):
+            return all(plain(item) for item in value.values())
+        if isinstance(value, list):
+            return all(plain(item) for item in value)
+        return type(value) in (float, str)
+
+    assert plain(encoder.to_dict())
+
+
+def test_the_real_ages_have_the_statistics_that_the_authors_had(real_table: pd.DataFrame) -> None:
+    frame = real_table[real_table["age"].notna()]
+    assert len(frame) == 9_958
+    encoder = MetadataEncoder.fit(frame)
+    assert encoder.age_mean == pytest.approx(51.864, abs=5e-4)
+    assert encoder.age_std == pytest.approx(16.968, abs=5e-4)
+    encoded = encoder.encode(frame)
+    # other, female, male, unknown; and the localizations that nobody noted
+    assert encoded[:, 1:5].sum(0).tolist() == [0, 4548, 5400, 10]
+    assert encoded[:, 5].sum() == 0
+    assert encoded[:, 5 + LOCALIZATION.index("unknown")].sum() == 187

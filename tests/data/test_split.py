@@ -1,0 +1,273 @@
+"""Two protocols: by image as published, and by lesion without a leak; both also in folds."""
+
+import itertools
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skinlesion.data.split import Split, describe, leak_report
+from skinlesion.data.table import CLASSES
+from skinlesion.errors import SkinlesionError
+
+PAPER = Split("paper", by="image", seed=0, val_fraction=0.1, test_fraction=0)
+LESION = Split("lesion", by="lesion", seed=0, val_fraction=0.1, test_fraction=0.1)
+BOTH = pytest.mark.parametrize("split", [PAPER, LESION], ids=["paper", "lesion"])
+
+
+def table(lesions: dict[str, int] | int, images: int = 2) -> pd.DataFrame:
+    """So many lesions of each class, with so many images each."""
+    if isinstance(lesions, int):
+        lesions = dict.fromkeys(CLASSES, lesions)
+    rows = [
+        (f"{dx}{lesion}", f"{dx}{lesion}_{image}", dx, 50.0)
+        for dx, number in lesions.items()
+        for lesion in range(number)
+        for image in range(images)
+    ]
+    return pd.DataFrame(rows, columns=["lesion_id", "image_id", "dx", "age"])
+
+
+def counts(frame: pd.DataFrame, part: str) -> list[int]:
+    found = frame.loc[frame["split"] == part, "dx"].value_counts()
+    return [int(found.get(name, 0)) for name in CLASSES]
+
+
+def parts(frame: pd.DataFrame) -> dict[str, str]:
+    return dict(zip(frame["image_id"], frame["split"], strict=True))
+
+
+# --- the published counts -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 123456789])
+def test_the_papers_split_has_the_papers_counts_and_leaks(
+    real_table: pd.DataFrame, seed: int
+) -> None:
+    frame = replace(PAPER, seed=seed).apply(real_table)
+    assert counts(frame, "train") == [294, 463, 980, 103, 1000, 5994, 128]
+    assert counts(frame, "val") == [33, 51, 109, 12, 111, 666, 14]
+    assert Counter(frame["split"]) == {"train": 8962, "val": 996}
+    # 42.0 % on average, 38.8-45.4 % in 200 draws
+    assert 0.38 < leak_report(frame)["val"]["share"] < 0.46
+
+
+def test_the_lesion_split_of_the_real_table_does_not_leak(real_table: pd.DataFrame) -> None:
+    frame = LESION.apply(real_table)
+    assert frame.groupby("lesion_id")["split"].nunique().max() == 1
+    report = leak_report(frame)
+    assert report["val"]["leaked"] == report["test"]["leaked"] == 0
+    for part in ("val", "test"):
+        # A tenth of the lesions, and so about a tenth of the images, of each class.
+        lesions = frame[frame["split"] == part].groupby("dx")["lesion_id"].nunique()
+        total = frame.groupby("dx")["lesion_id"].nunique()
+        assert np.abs(lesions - 0.1 * total).max() <= 0.5
+        assert report[part]["images"] == pytest.approx(996, rel=0.05)
+
+
+# --- what holds for every draw ------------------------------------------------------------------
+
+
+@BOTH
+def test_every_image_is_in_one_part_and_the_table_is_otherwise_unchanged(split: Split) -> None:
+    frame = table(10)
+    drawn = split.apply(frame)
+    pd.testing.assert_frame_equal(drawn.drop(columns="split"), frame)
+    assert set(drawn["split"]) == set(split.parts)
+    assert "split" not in frame
+
+
+@BOTH
+def test_the_seed_alone_decides_the_draw(split: Split) -> None:
+    frame = table(20)
+    assert parts(split.apply(frame)) == parts(split.apply(frame.copy()))
+    assert parts(split.apply(frame)) != parts(replace(split, seed=1).apply(frame))
+
+
+def test_the_last_part_is_the_one_reported() -> None:
+    assert PAPER.parts == ("train", "val")
+    assert LESION.parts == ("train", "val", "test")
+
+
+def test_by_image_ten_images_of_a_class_give_one_and_by_lesion_two_whole_lesions() -> None:
+    assert counts(PAPER.apply(table(5)), "val") == [1] * 7
+    frame = LESION.apply(table(10, images=3))
+    assert counts(frame, "val") == counts(frame, "test") == [3] * 7
+    assert counts(frame, "train") == [24] * 7
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_by_lesion_no_lesion_is_in_two_parts(images: int) -> None:
+    for seed in range(5):
+        frame = replace(LESION, seed=seed).apply(table(12, images))
+        assert frame.groupby("lesion_id")["split"].nunique().max() == 1
+
+
+FRACTIONS = [(0.1, 0), (0.9, 0), (0.45, 0.5), (0.6, 0.3)]
+FOLDS = [None, 2, 3]
+
+
+@pytest.mark.parametrize("by", ["image", "lesion"])
+@pytest.mark.parametrize(("val", "test"), FRACTIONS)
+@pytest.mark.parametrize("folds", FOLDS)
+def test_every_class_is_in_every_part_or_the_split_is_refused(
+    by: str, val: float, test: float, folds: int | None
+) -> None:
+    refused = []
+    for size, fold in itertools.product(range(1, 6), range(folds or 1)):
+        split = Split("any", by, 0, val, test, folds, fold)
+        try:
+            frame = split.apply(table(size, images=1))
+        except SkinlesionError:
+            refused.append(size)
+            continue
+        assert all(min(counts(frame, part)) > 0 for part in split.parts), (size, fold)
+    # Never for lack of more than a unit a part, or a unit a fold.
+    assert max(refused, default=0) < max(4, folds or 0)
+
+
+def test_a_class_that_cannot_be_in_every_part_is_named() -> None:
+    frame = table(dict.fromkeys(CLASSES, 5) | {"df": 2, "vasc": 0})
+    with pytest.raises(SkinlesionError, match=r"split=lesion.* 3 lesions .*: df has 2, vasc has 0"):
+        LESION.apply(frame)
+    with pytest.raises(SkinlesionError, match=r"split=paper.* 2 images .*: vasc has 0"):
+        PAPER.apply(frame)
+
+
+def test_a_class_of_images_without_an_age_is_named_when_they_are_left_out() -> None:
+    frame = table(5)
+    frame.loc[frame["dx"] == "df", "age"] = np.nan
+    with pytest.raises(SkinlesionError, match="df has 0"):
+        PAPER.apply(frame)
+
+
+@BOTH
+@pytest.mark.parametrize("drop", [True, False])
+def test_images_without_an_age_are_left_out_only_if_asked(split: Split, drop: bool) -> None:
+    frame = table(10)
+    frame.loc[::9, "age"] = np.nan
+    drawn = replace(split, drop_missing_age=drop).apply(frame)
+    assert len(drawn) == (frame["age"].notna().sum() if drop else len(frame))
+    assert drawn.index.tolist() == list(range(len(drawn)))
+    assert drawn["split"].notna().all()
+
+
+# --- folds --------------------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("k", [2, 5, 10])
+def test_the_folds_divide_the_reported_images_among_them_evenly(split: Split, k: int) -> None:
+    frame = table(dict(zip(CLASSES, range(10, 31, 3), strict=True)))
+    reported = []
+    for fold in range(k):
+        drawn = replace(split, folds=k, fold=fold).apply(frame)
+        reported.append(drawn[drawn["split"] == split.parts[-1]])
+        assert set(drawn["split"]) == set(split.parts)
+    together = pd.concat(reported)["image_id"]
+    assert sorted(together) == sorted(frame["image_id"])
+
+    units = [fold.drop_duplicates(f"{split.by}_id")["dx"].value_counts() for fold in reported]
+    by_class = pd.DataFrame(units)[list(CLASSES)]
+    assert (by_class.max() - by_class.min()).max() <= 1
+    assert np.ptp(by_class.sum(axis=1)) <= 1
+
+
+@pytest.mark.parametrize("fold", range(3))
+def test_folds_by_lesion_do_not_leak_either(fold: int) -> None:
+    frame = replace(LESION, folds=3, fold=fold).apply(table(9))
+    assert frame.groupby("lesion_id")["split"].nunique().max() == 1
+    assert counts(frame, "test") == [6] * 7
+    assert counts(frame, "val") == [2] * 7
+
+
+def test_the_folds_of_the_real_table_divide_it(real_table: pd.DataFrame) -> None:
+    drawn = [replace(PAPER, folds=5, fold=fold).apply(real_table) for fold in range(5)]
+    sizes = [int((frame["split"] == "val").sum()) for frame in drawn]
+    assert sorted(sizes) == [1991, 1991, 1992, 1992, 1992]  # 9,958 in all
+    reported = [frame.loc[frame["split"] == "val", "image_id"] for frame in drawn]
+    assert pd.concat(reported).is_unique
+
+
+# --- wrong numbers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"by": "patient"}, "split.by=patient: expected image or lesion"),
+        ({"val_fraction": 0}, "split.val_fraction=0"),
+        ({"val_fraction": 1.0}, "split.val_fraction=1.0"),
+        ({"test_fraction": -0.1}, "split.test_fraction=-0.1"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "something left to train on"),
+        ({"folds": 1}, "split.folds=1"),
+        ({"folds": 5, "fold": 5}, "split.fold=5"),
+        ({"folds": 5, "fold": -1}, "split.fold=-1"),
+    ],
+    ids=str,
+)
+def test_a_split_that_cannot_be_is_refused_at_once(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(SkinlesionError) as caught:
+        replace(PAPER, **wrong)
+    assert message in str(caught.value)
+
+
+# --- the leak -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def leaky() -> pd.DataFrame:
+    """By hand: of four held-out images, those of n1 and m1 have a lesion in training."""
+    rows = [
+        ("n1", "nv", "train"),
+        ("n1", "nv", "val"),
+        ("n2", "nv", "train"),
+        ("n3", "nv", "val"),
+        ("n3", "nv", "val"),
+        ("m1", "mel", "train"),
+        ("m1", "mel", "val"),
+        ("d1", "df", "train"),
+        ("d1", "df", "train"),
+    ]
+    return pd.DataFrame(rows, columns=["lesion_id", "dx", "split"])
+
+
+def test_the_leak_is_counted_by_part_and_class(leaky: pd.DataFrame) -> None:
+    report = leak_report(leaky)
+    assert list(report) == ["val"]
+    assert report["val"] | {"per_class": None} == {
+        "images": 4,
+        "leaked": 2,
+        "share": 0.5,
+        "per_class": None,
+    }
+    none = {"images": 0, "leaked": 0, "share": 0}
+    assert report["val"]["per_class"] == dict.fromkeys(CLASSES, none) | {
+        "nv": {"images": 3, "leaked": 1, "share": pytest.approx(1 / 3)},
+        "mel": {"images": 1, "leaked": 1, "share": 1},
+    }
+
+
+def test_a_lesion_in_two_held_out_parts_is_no_leak_from_training(leaky: pd.DataFrame) -> None:
+    leaky["split"] = leaky["split"].replace("train", "test")
+    assert leak_report(leaky)["val"]["leaked"] == 0
+
+
+def test_a_split_describes_its_sizes_and_its_leak(leaky: pd.DataFrame) -> None:
+    assert describe(leaky, PAPER) == (
+        "split=paper: 9 images\n"
+        "  train      5  akiec/bcc/bkl/df/mel/nv/vasc = 0/0/0/2/1/2/0\n"
+        "  val        4  akiec/bcc/bkl/df/mel/nv/vasc = 0/0/0/0/1/3/0\n"
+        "  leak: 2 of 4 val images (50.0 %) show a lesion that is also in training: "
+        "akiec 0 %, bcc 0 %, bkl 0 %, df 0 %, mel 100 %, nv 33 %, vasc 0 %"
+    )
+
+
+def test_a_split_by_lesion_says_that_nothing_leaks() -> None:
+    text = describe(LESION.apply(table(10)), LESION)
+    assert "  test      14  " in text
+    assert "leak: 0 of 14 val images (0.0 %)" in text
+    assert text.endswith("leak: 0 of 14 test images (0.0 %) show a lesion that is also in training")
