@@ -29,7 +29,7 @@ def clear_errors(config_dir: str | None = None) -> Iterator[None]:
     except SkinlesionError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        print("stopped; the same command goes on where it was cut", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:
         if (message := _config_message(error, config_dir)) is None:

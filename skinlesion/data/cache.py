@@ -106,6 +106,10 @@ def _build(path: Path, archive: ImageArchive, image_ids: Sequence[str], size: in
         images = np.lib.format.open_memmap(
             building / "images.npy", mode="w+", dtype=np.uint8, shape=shape
         )
+        if hasattr(os, "posix_fallocate"):
+            # A disk that fills up is then an error here and not a signal while decoding.
+            with (building / "images.npy").open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, images.nbytes)
         checksums, broken = _decode_all(images, archive, image_ids, size)
         if broken:
             raise SkinlesionError(

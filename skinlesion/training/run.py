@@ -113,9 +113,10 @@ def _train(
     made_with["commits"] = [*before, made_with["commit"]]  # one for each time it was started
     directory.write_json("provenance.json", made_with)
     log.info("%s %s", "resuming" if resume else "training", directory.path)
-    trainer.fit(module, loaders, ckpt_path=resume, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(module, loaders, ckpt_path=resume, weights_only=True)
+    except SystemExit:  # how Lightning answers Ctrl-C
+        raise KeyboardInterrupt from None
     parts = trainer.predict(module, loaders, ckpt_path=directory.best, weights_only=True)
     write_predictions(_predictions(parts, loaders.samples), directory.predictions)
 
