@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from skinlesion.data import demo
+from skinlesion.data import demo, drawing
 from skinlesion.data.archive import ImageArchive
 from skinlesion.data.demo import MARKER, MIN_IMAGES, Lesion, describe, plan, write_demo
 from skinlesion.data.table import CLASSES, read_table
@@ -95,10 +95,10 @@ def test_the_images_are_jpegs_of_the_size_asked_for(root: Path) -> None:
 @pytest.mark.parametrize("size", [(96, 72), (64, 64), (48, 80)])
 def test_a_photograph_never_shows_the_end_of_the_skin(size: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
-    side = demo.Sheet(size, rng).side
+    side = drawing.Sheet(size, rng).side
     skin = Image.new("RGB", (side, side), (255, 255, 255))
     for _ in range(40):
-        picture = np.asarray(demo.photograph(skin, size, "vidir_molemax", rng))
+        picture = np.asarray(drawing.photograph(skin, size, "vidir_molemax", rng))
         assert np.median(picture[:2, :2]) > 100
         assert np.median(picture[-2:, -2:]) > 100
 
