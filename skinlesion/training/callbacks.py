@@ -29,9 +29,10 @@ class History(callbacks.Callback):
         self.rows: list[dict[str, float]] = []
         self._started = 0.0
 
-    def on_train_batch_start(self, *args: Any) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Note when an epoch begins (on_train_epoch_start is not called after a resumption)."""
-        batch_idx = args[3]
         if batch_idx == 0:
             self._started = time.perf_counter()
 
