@@ -50,13 +50,19 @@ class Split:
         """
         if self.by not in ("image", "lesion"):
             raise SkinlesionError(f"split.by={self.by}: expected image or lesion.")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise SkinlesionError(f"split.seed={self.seed}: expected a whole number from 0.")
         val, test = self.val_fraction, self.test_fraction
-        if not (0 < val < 1 and 0 <= test < 1 and val + test < 1):
+        shares = isinstance(val, int | float) and isinstance(test, int | float)
+        if not (shares and 0 < val < 1 and 0 <= test < 1 and val + test < 1):
             raise SkinlesionError(
                 f"split.val_fraction={val}, split.test_fraction={test}: expected a validation "
                 "share above 0, a test share of 0 or more, and something left to train on."
             )
-        if self.folds is not None and not (self.folds >= 2 and 0 <= self.fold < self.folds):
+        whole = isinstance(self.folds, int) and isinstance(self.fold, int)
+        if self.folds is not None and not (
+            whole and self.folds >= 2 and 0 <= self.fold < self.folds
+        ):
             raise SkinlesionError(
                 f"split.folds={self.folds}, split.fold={self.fold}: expected at least 2 folds and "
                 "a fold between 0 and folds - 1."

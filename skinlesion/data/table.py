@@ -93,7 +93,7 @@ def subset(frame: pd.DataFrame, images: int, seed: int) -> pd.DataFrame:
     Raises:
         SkinlesionError: if `images` is not positive.
     """
-    if images < 1:
+    if not isinstance(images, int) or images < 1:
         raise SkinlesionError(f"data.limit={images}: expected a positive number of images or null.")
     if images >= len(frame):
         return frame

@@ -166,11 +166,15 @@ def _archive(config: DictConfig) -> CheckedArchive:
         from skinlesion.data.demo import write_demo
 
         write_demo(Path(config.data.root), **config.data.demo)
+    try:
+        split = Split(**config.split)
+    except TypeError as error:
+        raise SkinlesionError(f"split: {error}") from None
     return check(
         root=Path(config.data.root),
         cache=Path(config.data.cache),
         size=config.backbone.input_size,
-        split=Split(**config.split),
+        split=split,
         limit=config.data.limit,
     )
 
@@ -264,7 +268,7 @@ def _check(config: DictConfig) -> None:
     """
     wanted: dict[str, tuple[Any, float, float]] = {
         "seed": (int, 0, math.inf),
-        "split.seed": (int, 0, math.inf),
+        "data.workers": (int, 0, math.inf),
         "batch_size": (int, 1, math.inf),
         "dropout": ((int, float), 0, 1),
         "trainer.max_epochs": (int, 1, math.inf),
@@ -274,6 +278,8 @@ def _check(config: DictConfig) -> None:
     problems = []
     for name, (kind, low, high) in wanted.items():
         value = OmegaConf.select(config, name)
+        if value is None and name == "data.workers":
+            continue
         if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
             upto = "" if high == math.inf else f" to {high}"
             number = "a whole number" if kind is int else "a number"

@@ -227,6 +227,12 @@ def test_two_processes_do_not_write_into_one_run(config: Config) -> None:
         ("seed=x", "seed=x: expected a whole number"),
         ("attention.name=soft", "expected one of paper, none"),
         ("split.folds=1", "at least 2 folds"),
+        ("split.folds=x", "split.folds=x.*at least 2 folds"),
+        ("split.val_fraction=x", "split.val_fraction=x.*expected a validation share"),
+        ("split.seed=-1", "split.seed=-1: expected a whole number from 0"),
+        ("+split.weight=1", "unexpected keyword argument 'weight'"),
+        ("data.limit=x", "data.limit=x: expected a positive number of images"),
+        ("data.workers=-1", "data.workers=-1: expected a whole number from 0"),
     ],
 )
 def test_wrong_input_is_one_error_and_leaves_no_run(
