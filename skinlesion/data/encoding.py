@@ -2,7 +2,9 @@
 
     [age 1 | sex 1 + 3 | localization 1 + 15]
 
-The first column of a category is for values that training has not seen.
+The first column of a category is for values that training has not seen. What is unknown is a
+category of its own (the paper, section 4.1), or it and all unseen values are zeros (Gessert et al.,
+cited there).
 """
 
 from dataclasses import asdict, dataclass
@@ -18,6 +20,7 @@ VOCABULARY = {
         *("lower extremity", "neck", "scalp", "trunk", "unknown", "upper extremity"),
     ),
 }
+MISSING = ("category", "zero")
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,16 @@ class MetadataEncoder:
         age_mean: mean age of the training rows, in years.
         age_std: population standard deviation of their age, in years.
         seen: for each category, the values that training has seen.
+        missing: one of MISSING, how unknown values are encoded.
     """
 
     age_mean: float
     age_std: float
     seen: dict[str, tuple[str, ...]]
+    missing: str = "category"
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame) -> "MetadataEncoder":
+    def fit(cls, frame: pd.DataFrame, missing: str = "category") -> "MetadataEncoder":
         """Learn the statistics from the training rows (age, sex, localization)."""
         age = frame["age"].to_numpy(float)
         std = float(np.nanstd(age)) if np.isfinite(age).any() else 0.0
@@ -46,6 +51,7 @@ class MetadataEncoder:
                 column: tuple(value for value in values if (frame[column] == value).any())
                 for column, values in VOCABULARY.items()
             },
+            missing=missing,
         )
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
@@ -55,7 +61,10 @@ class MetadataEncoder:
         for column, values in VOCABULARY.items():
             known = {value: i for i, value in enumerate(values, 1) if value in self.seen[column]}
             code = frame[column].map(known).fillna(0).to_numpy(int)
-            columns.append(np.eye(len(values) + 1)[code])
+            encoded = np.eye(len(values) + 1)[code]
+            if self.missing == "zero":
+                encoded[:, [0, 1 + values.index("unknown")]] = 0
+            columns.append(encoded)
         return np.hstack(columns).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:

@@ -64,12 +64,13 @@ class CheckedArchive:
     table: pd.DataFrame
     frame: pd.DataFrame
 
-    def load(self, cache: Path, size: int) -> Samples:
+    def load(self, cache: Path, size: int, missing: str = "category") -> Samples:
         """Open the image cache, decoding every image at the first use, and encode the metadata.
 
         Args:
             cache: folder of the image caches.
             size: height and width of an image, in pixels.
+            missing: see `MetadataEncoder`.
 
         Raises:
             SkinlesionError: if images cannot be decoded or the cache cannot be written.
@@ -82,7 +83,7 @@ class CheckedArchive:
             frame=self.frame,
             images=images.images,
             rows=position[self.frame["image_id"]].to_numpy(),
-            encoder=MetadataEncoder.fit(self.frame[self.frame["split"] == "train"]),
+            encoder=MetadataEncoder.fit(self.frame[self.frame["split"] == "train"], missing),
             digest=hashlib.sha256(content.encode()).hexdigest(),
             leak=leak_report(self.frame),
         )

@@ -1,61 +1,83 @@
 """A timm backbone, truncated at a cut (paper section 4.3; the authors cut by Keras layer index).
 
-The cut is a node of the model's graph; everything behind it is pruned. Pixels are normalised here,
-because mean and std belong to the weights.
+A cut is a node of the model's graph; everything behind it is pruned:
+
+    <node>                 the node's value
+    <node>.before_act      of a batch norm that timm joins with its activation: before that
+    <either>+3             plus 3
+
+Keras computes hard-swish as x ReLU6(x + 3) / 6 and hard-sigmoid as ReLU6(x + 3) / 6, each operation
+a layer of its own, and some rows of Table 9 cut at the "+ 3". Pixels are normalised here, because
+mean and std belong to the weights.
 """
 
 import difflib
 import logging
+import re
 from typing import Any
 
 import huggingface_hub
 import requests
 import timm
 import torch
-from timm.layers import get_graph_node_names
+from timm.layers import BatchNormAct2d, get_graph_node_names
 from timm.models import create_feature_extractor
 from torch import Tensor, nn
 
 import skinlesion.models.nasnet  # noqa: F401  registers nasnetamobile with timm
 from skinlesion.errors import SkinlesionError, listing
-from skinlesion.models.weights import BackboneSpec, load_into, resolve_spec
+from skinlesion.models.weights import BackboneSpec, load_into
 
 log = logging.getLogger(__name__)
 
 
 class Backbone(nn.Module):
-    """A normalised, truncated backbone.
+    """A normalised, truncated backbone, as timm initialises it until `load` is called.
 
     Args:
         spec: how to build, cut and feed it.
-        weights: `imagenet` (timm's pinned tag, downloaded once), `none`, or a file's path.
 
     Attributes:
-        spec: the spec after the weights have had their say.
+        spec: the same.
         uninitialised: names that a weights file did not hold.
 
     Shape:
-        image (B, 3, H, W) uint8, RGB → t (B, C, h, w) float.
+        image (B, 3, H, W) uint8, RGB → t (B, C, h, w) float; (B, C) where the cut is behind timm's
+        own pooling.
 
     Raises:
-        SkinlesionError: if the cut is no node or gives no map, or the weights cannot be had.
+        SkinlesionError: if timm cannot build it, or there is no such cut.
     """
 
-    def __init__(self, spec: BackboneSpec, weights: str = "none") -> None:
-        """Build the model, load its weights and prune what lies behind the cut."""
+    def __init__(self, spec: BackboneSpec) -> None:
+        """Build the model and prune what lies behind the cut."""
         super().__init__()
-        self.spec = resolve_spec(spec, weights)
-        model = _create(self.spec, pretrained=weights == "imagenet")
-        self.trunk = _truncate(model, self.spec.cut)
+        self.spec = spec
+        model = _create(spec)
+        self.trunk, self.offset = _truncate(model, spec.cut)
+        self._full_names = set(model.state_dict())
         self.uninitialised: list[str] = []
-        if weights not in ("imagenet", "none"):
-            self.uninitialised = load_into(self.trunk, set(model.state_dict()), weights)
-            if self.uninitialised:
-                log.warning("%s leaves uninitialised: %s", weights, listing(self.uninitialised, 20))
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", 255 * torch.tensor(self.spec.mean).view(3, 1, 1))
-        self.register_buffer("std", 255 * torch.tensor(self.spec.std).view(3, 1, 1))
+        self.register_buffer("mean", 255 * torch.tensor(spec.mean).view(3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(spec.std).view(3, 1, 1))
+
+    def load(self, weights: str) -> None:
+        """Take pretrained weights.
+
+        Args:
+            weights: `imagenet` (timm's pinned tag, downloaded once), `none`, or a file's path.
+
+        Raises:
+            SkinlesionError: if the weights cannot be had or do not fit.
+        """
+        if weights == "imagenet":
+            state = _create(self.spec, pretrained=True).state_dict()
+            self.trunk.load_state_dict({name: state[name] for name in self.trunk.state_dict()})
+        elif weights != "none":
+            self.uninitialised = load_into(self.trunk, self._full_names, weights)
+            if self.uninitialised:
+                log.warning("%s leaves uninitialised: %s", weights, listing(self.uninitialised, 20))
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the feature map t (B, C, h, w) of uint8 images (B, 3, H, W)."""
@@ -66,11 +88,14 @@ class Backbone(nn.Module):
             )
         if image.ndim != 4 or image.shape[1] != 3:
             raise ValueError(f"expected images (B, 3, H, W), found {tuple(image.shape)}")
+        if self.spec.channels == "bgr":
+            image = image.flip(1)
         normalised = (image - self.mean) / self.std  # (B, 3, H, W)
-        return self.trunk(normalised)["t"]  # (B, C, h, w)
+        t = self.trunk(normalised)["t"]  # (B, C, h, w)
+        return t + self.offset if self.offset else t
 
-    def feature_shape(self) -> tuple[int, int, int]:
-        """Return (C, h, w) of the feature map at the backbone's own input size."""
+    def feature_shape(self) -> tuple[int, ...]:
+        """Return (C, h, w) of the feature map at the backbone's own input size, or (C,)."""
         size, training = self.spec.input_size, self.training
         image = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=self.mean.device)
         try:
@@ -83,16 +108,10 @@ class Backbone(nn.Module):
             ) from None
         finally:
             self.train(training)
-        if t.ndim != 4:
-            raise SkinlesionError(
-                f"backbone.cut={self.spec.cut} of {self.spec.timm_model} gives a tensor of shape "
-                f"{tuple(t.shape)}, but soft attention needs a feature map (B, C, h, w): "
-                "choose a node further from the end."
-            )
-        return t.shape[1], t.shape[2], t.shape[3]
+        return tuple(t.shape[1:])
 
 
-def _create(spec: BackboneSpec, pretrained: bool) -> nn.Module:
+def _create(spec: BackboneSpec, pretrained: bool = False) -> nn.Module:
     options: dict[str, Any] = dict(spec.timm_kwargs or {})
     if pretrained:
         file = _download(f"timm/{spec.timm_model}.{spec.pretrained}")
@@ -142,13 +161,30 @@ def _move_strides(model: Any, spec: BackboneSpec) -> None:
         layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
 
 
-def _truncate(model: nn.Module, cut: str) -> nn.Module:
+def _truncate(model: nn.Module, cut: str) -> tuple[nn.Module, float]:
+    """Return the model up to the cut, and what is to be added to its output."""
+    parts = re.fullmatch(r"(.*?)(\.before_act)?(\+3)?", cut)
+    assert parts is not None  # the pattern fits any line
+    node, before_act, plus_three = parts.groups()
     try:
-        return create_feature_extractor(model, {cut: "t"})
+        trunk = create_feature_extractor(model, {node: "t"})
     except ValueError:
         names = get_graph_node_names(model)[1]
-        near = difflib.get_close_matches(cut, names, n=8, cutoff=0.3)
+        near = difflib.get_close_matches(node, names, n=8, cutoff=0.3)
         raise SkinlesionError(
             f"backbone.cut={cut}: {type(model).__name__} has no such node. "
             f"Nearest: {', '.join(near or names[-8:])}."
         ) from None
+    if before_act:
+        # Nothing lies behind the cut any more, so it is enough to take the activation away. The
+        # graph knows the module: repeated names are counted otherwise in nodes than in modules.
+        output = next(iter(reversed(trunk.graph.nodes)))
+        last = output.args[0]["t"]
+        module = trunk.get_submodule(last.target) if last.op == "call_module" else None
+        if not isinstance(module, BatchNormAct2d):
+            raise SkinlesionError(
+                f"backbone.cut={cut}: {node} is no batch norm joined with an activation, so there "
+                "is nothing before it to cut at. Name the node itself, or the one before."
+            )
+        module.act = nn.Identity()
+    return trunk, 3.0 if plus_three else 0.0

@@ -8,12 +8,21 @@ from torch import nn
 from skinlesion.errors import SkinlesionError, listing
 from skinlesion.models.backbone import Backbone
 from skinlesion.models.classifier import Classifier
-from skinlesion.models.metadata import MetadataMLP
-from skinlesion.models.soft_attention import SoftAttention
+from skinlesion.models.initialise import initialise
+from skinlesion.models.metadata import GessertMLP, MetadataMLP
+from skinlesion.models.soft_attention import ReleasedSoftAttention, SoftAttention
 from skinlesion.models.weights import BackboneSpec
 
-ATTENTIONS: Mapping[str, Callable[..., nn.Module] | None] = {"paper": SoftAttention, "none": None}
-BRANCHES: Mapping[str, Callable[..., MetadataMLP] | None] = {"paper": MetadataMLP, "none": None}
+ATTENTIONS: Mapping[str, Callable[..., nn.Module] | None] = {
+    "paper": SoftAttention,
+    "released": ReleasedSoftAttention,
+    "none": None,
+}
+BRANCHES: Mapping[str, Callable[..., MetadataMLP | GessertMLP] | None] = {
+    "paper": MetadataMLP,
+    "gessert": GessertMLP,
+    "none": None,
+}
 
 
 def build_classifier(
@@ -21,18 +30,20 @@ def build_classifier(
     attention: Mapping[str, Any],
     metadata: Mapping[str, Any],
     classes: int,
-    dropout: float,
-    weights: str = "none",
+    dropout: float = 0.5,
+    pooling: str = "max",
+    initialiser: str = "keras",
 ) -> Classifier:
-    """Build the network.
+    """Build the network, without pretrained weights.
 
     Args:
         backbone: the fields of a `BackboneSpec`.
-        attention: `name` (paper, none) and the arguments of that soft attention.
-        metadata: `name` (paper, none) and the arguments of that metadata branch.
+        attention: `name` (paper, released, none) and the arguments of that soft attention.
+        metadata: `name` (paper, gessert, none) and the arguments of that metadata branch.
         classes: number of classes.
         dropout: see `Classifier`.
-        weights: `imagenet`, `none`, or a file's path.
+        pooling: see `Classifier`.
+        initialiser: see `skinlesion.models.initialise`.
 
     Raises:
         SkinlesionError: if a name or an argument is unknown, or the backbone cannot be built.
@@ -40,15 +51,18 @@ def build_classifier(
     try:
         attend, attend_options = _choose("attention", attention, ATTENTIONS)
         branch, branch_options = _choose("metadata", metadata, BRANCHES)
-        return Classifier(
-            Backbone(BackboneSpec.from_config(backbone), weights),
+        network = Classifier(
+            Backbone(BackboneSpec.from_config(backbone)),
             attention=(lambda channels: attend(channels, **attend_options)) if attend else None,
             metadata=branch(**branch_options) if branch else None,
             classes=classes,
             dropout=dropout,
+            pooling=pooling,
         )
+        initialise(network, initialiser)
     except (TypeError, ValueError, RuntimeError) as error:  # of the layers, for such arguments
         raise SkinlesionError(f"the network cannot be built: {error}") from None
+    return network
 
 
 def _choose(axis: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> tuple[Any, dict]:

@@ -4,14 +4,15 @@ The head follows the released code, where the paper is silent: 2x2 max pools of 
 attended t, concatenation, ReLU, dropout, flatten; then the metadata, and one dense layer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skinlesion.errors import SkinlesionError, listing
 from skinlesion.models.backbone import Backbone
-from skinlesion.models.metadata import MetadataMLP
+from skinlesion.models.metadata import GessertMLP, MetadataMLP
 
 
 class Classifier(nn.Module):
@@ -22,42 +23,70 @@ class Classifier(nn.Module):
         attention: called with the channels of t, gives the soft attention; None for none.
         metadata: the metadata branch; None for none.
         classes: C, the number of classes.
-        dropout: probability of dropping a feature before the dense layer.
+        dropout: probability of dropping a feature of the image before the dense layer.
+        pooling: `max`, 2x2 with stride 2 (released code), or `average`, over all positions.
 
     Shape:
         image (B, 3, H, W) uint8, metadata (B, M) float → logits (B, C).
+
+    Raises:
+        SkinlesionError: if the cut gives a vector where soft attention needs a map.
     """
 
     def __init__(
         self,
         backbone: Backbone,
         attention: Callable[[int], nn.Module] | None,
-        metadata: MetadataMLP | None,
+        metadata: MetadataMLP | GessertMLP | None,
         classes: int,
         dropout: float = 0.5,
+        pooling: str = "max",
     ) -> None:
         """Join the parts; the dense layer's width follows from the shape of t."""
         super().__init__()
-        channels, height, width = backbone.feature_shape()
+        if pooling not in POOLS:
+            raise ValueError(f"pooling={pooling}: expected one of {listing([*POOLS])}")
+        shape = backbone.feature_shape()
+        if len(shape) != 3 and (attention or len(shape) != 1):
+            raise SkinlesionError(
+                f"backbone.cut={backbone.spec.cut} of {backbone.spec.timm_model} gives a tensor "
+                f"(B, {', '.join(map(str, shape))}), but soft attention and pooling need a feature "
+                "map (B, C, h, w): choose a node further from the end, or attention=none."
+            )
         self.backbone = backbone
-        self.attention = attention(channels) if attention else None
+        self.attention = attention(shape[0]) if attention else None
         self.metadata = metadata
         self.dropout = nn.Dropout(dropout)
-        pooled = (1 + (attention is not None)) * channels * -(-height // 2) * -(-width // 2)
-        self.dense = nn.Linear(pooled + (metadata.width if metadata else 0), classes)
+        self.pool = POOLS[pooling]
+        t = torch.empty(1, *shape)
+        width = self._pooled(t).shape[1]
+        self.dense = nn.Linear(width + (metadata.width if metadata else 0), classes)
 
     def forward(self, image: Tensor, metadata: Tensor) -> Tensor:
         """Return logits (B, C); the metadata is not read where there is no metadata branch."""
-        t = self.backbone(image)  # (B, C, h, w)
-        maps = [pool(t)]  # (B, C, ⌈h/2⌉, ⌈w/2⌉)
-        if self.attention is not None:
-            maps.append(pool(self.attention(t)))
-        features = self.dropout(torch.cat(maps, dim=1).relu()).flatten(1)  # (B, 2C⌈h/2⌉⌈w/2⌉)
+        features = self._pooled(self.backbone(image))  # (B, F)
         if self.metadata is not None:
-            features = torch.cat([features, self.metadata(metadata)], dim=1)  # (B, … + 4096)
+            features = torch.cat([features, self.metadata(metadata)], dim=1)  # (B, F + M')
         return self.dense(features)  # (B, classes)
 
+    def _pooled(self, t: Tensor) -> Tensor:
+        """Return what the dense layer sees of t (B, C, h, w): (B, 2C⌈h/2⌉⌈w/2⌉) with attention."""
+        if t.ndim == 2:  # the backbone's own head has pooled; as in Table 9's last row
+            return t
+        maps = [self.pool(t)]  # (B, C, ⌈h/2⌉, ⌈w/2⌉)
+        if self.attention is not None:
+            maps.append(self.pool(self.attention(t)))
+        return self.dropout(torch.cat(maps, dim=1).relu()).flatten(1)
 
-def pool(t: Tensor) -> Tensor:
+
+def max_pool(t: Tensor) -> Tensor:
     """2x2 max pool that keeps an odd last row and column (TensorFlow's "same" padding)."""
     return F.max_pool2d(t, kernel_size=2, stride=2, ceil_mode=True)
+
+
+def average_pool(t: Tensor) -> Tensor:
+    """Mean over all positions, (B, C, 1, 1)."""
+    return t.mean(dim=(2, 3), keepdim=True)
+
+
+POOLS: Mapping[str, Callable[[Tensor], Tensor]] = {"max": max_pool, "average": average_pool}

@@ -1,5 +1,8 @@
-"""The metadata branch (paper section 4.1): one dense layer of 4,096 with ReLU."""
+"""Metadata branches: the paper's, and the one of Gessert et al. that it cites (section 4.1)."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
 
@@ -25,3 +28,53 @@ class MetadataMLP(nn.Module):
     def forward(self, metadata: Tensor) -> Tensor:
         """Return the metadata's representation (B, width), non-negative."""
         return self.dense(metadata).relu()  # (B, width)
+
+
+class GessertMLP(nn.Module):
+    """Two dense layers, each with batch norm, ReLU and dropout (Gessert et al. 2020).
+
+    In training each property of a sample is encoded as missing, all zeros, with probability
+    `missing` (doi:10.1016/j.mex.2020.100864, arXiv:1910.03910).
+
+    Args:
+        properties: encoded features of each property (HAM10000: age 1, sex 4, localization 16).
+        width: units of each dense layer.
+        dropout: probability of dropping a unit.
+        missing: probability of dropping a property.
+
+    Shape:
+        metadata (B, sum of properties) → (B, width).
+    """
+
+    def __init__(
+        self,
+        properties: Sequence[int] = (1, 4, 16),
+        width: int = 256,
+        dropout: float = 0.4,
+        missing: float = 0.1,
+    ) -> None:
+        """Create the layers."""
+        super().__init__()
+        if width < 1:
+            raise ValueError(f"metadata.width={width}: expected at least 1")
+        if not 0 <= missing < 1:
+            raise ValueError(f"metadata.missing={missing}: expected a probability below 1")
+        self.width, self.missing = width, missing
+        self.owner: Tensor  # (M,) which property a feature belongs to
+        owner = torch.arange(len(properties)).repeat_interleave(torch.tensor([*properties]))
+        self.register_buffer("owner", owner, persistent=False)
+        self.layers = nn.Sequential(
+            *self._layer(sum(properties), width, dropout), *self._layer(width, width, dropout)
+        )
+
+    @staticmethod
+    def _layer(inputs: int, width: int, dropout: float) -> list[nn.Module]:
+        return [nn.Linear(inputs, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(dropout)]
+
+    def forward(self, metadata: Tensor) -> Tensor:
+        """Return the metadata's representation (B, width), non-negative."""
+        if self.training:
+            properties = int(self.owner[-1]) + 1
+            kept = torch.rand(len(metadata), properties, device=metadata.device) >= self.missing
+            metadata = metadata * kept[:, self.owner]  # (B, M)
+        return self.layers(metadata)  # (B, width)

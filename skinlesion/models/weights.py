@@ -1,8 +1,8 @@
 """Pretrained weights: timm's ImageNet tags, or a file that says how to build and feed itself.
 
 A `.safetensors` file may carry in its header, as text: `backbone`, `timm_model`, `timm_kwargs`
-(JSON), `mean`, `std` (JSON, for pixels in 0…1), `strides` (`keras_v1`) and `source`. Without such a
-header, and for `.pth` files, the backbone's config says how to build and feed the network.
+(JSON), `mean`, `std` (JSON, for pixels in 0…1), `channels`, `strides` (`keras_v1`) and `source`.
+Without such a header, and for `.pth` files, the backbone's config says how to build and feed it.
 """
 
 import json
@@ -24,10 +24,11 @@ class BackboneSpec:
     Attributes:
         name: the config's name, such as `mobilenet_v3_small`.
         timm_model: timm's name of the architecture.
-        cut: graph node whose output is the feature map t.
+        cut: where the feature map t is taken, see `skinlesion.models.backbone`.
         input_size: height and width of the image, in pixels.
-        mean: per channel, for pixels in 0…1.
-        std: per channel, for pixels in 0…1.
+        mean: per channel as fed, for pixels in 0…1.
+        std: per channel as fed, for pixels in 0…1.
+        channels: `rgb` or `bgr`, the order in which the image's channels are fed.
         pretrained: timm's tag of the ImageNet weights; None where there are none.
         timm_kwargs: further arguments of `timm.create_model`.
         strides: `keras_v1` moves a ResNet block's stride from its 3x3 to its first 1x1 convolution.
@@ -39,6 +40,7 @@ class BackboneSpec:
     input_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    channels: str = "rgb"
     pretrained: str | None = None
     timm_kwargs: Mapping[str, Any] | None = None
     strides: str | None = None
@@ -56,6 +58,7 @@ class BackboneSpec:
             ("input_size", isinstance(size, int) and size > 0, "a number of pixels"),
             ("mean", _are_three_numbers(self.mean), "three numbers"),
             ("std", _are_three_numbers(self.std) and min(self.std) > 0, "three numbers above 0"),
+            ("channels", self.channels in ("rgb", "bgr"), "rgb or bgr"),
             ("timm_kwargs", isinstance(kwargs, Mapping | None), "names and values"),
         ):
             if not fits:
@@ -110,7 +113,9 @@ def resolve_spec(spec: BackboneSpec, weights: str) -> BackboneSpec:
             f"{weights} holds weights of {owner}, but backbone={spec.name} was asked for. "
             f"Say backbone={owner}, or name another file."
         )
-    said: dict[str, Any] = {k: header[k] for k in ("timm_model", "strides") if k in header}
+    said: dict[str, Any] = {
+        k: header[k] for k in ("timm_model", "channels", "strides") if k in header
+    }
     try:
         said |= {k: json.loads(header[k]) for k in ("timm_kwargs", "mean", "std") if k in header}
         return replace(spec, **said)

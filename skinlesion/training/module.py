@@ -21,7 +21,8 @@ class LesionModule(pl.LightningModule):
         network: image, metadata → logits.
         loss: logits, label → scalar.
         optimizer: called with the parameters.
-        scheduler: called with the optimizer; steps on the validation loss of each epoch.
+        scheduler: called with the optimizer; steps on the validation loss of each epoch; None for a
+            learning rate that stays.
         classes: number of classes.
         seed: with the epoch it decides every random number of that epoch.
         description: plain values from which the network can be built again, kept in checkpoints.
@@ -32,7 +33,7 @@ class LesionModule(pl.LightningModule):
         network: nn.Module,
         loss: nn.Module,
         optimizer: Optimizer,
-        scheduler: Scheduler,
+        scheduler: Scheduler | None,
         classes: int,
         seed: int,
         description: dict[str, Any],
@@ -49,6 +50,8 @@ class LesionModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimizer and the plateau scheduler."""
         optimizer = self.make_optimizer(self.parameters())
+        if self.make_scheduler is None:
+            return optimizer
         scheduler = self.make_scheduler(optimizer)
         return {
             "optimizer": optimizer,
@@ -92,8 +95,9 @@ class LesionModule(pl.LightningModule):
 
         A resumed run would then have missed the last epoch's step.
         """
-        if (val_loss := self.trainer.callback_metrics.get("val_loss")) is not None:
-            scheduler: Any = self.lr_schedulers()
+        scheduler: Any = self.lr_schedulers()
+        val_loss = self.trainer.callback_metrics.get("val_loss")
+        if scheduler and val_loss is not None:
             scheduler.step(val_loss)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:

@@ -16,6 +16,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from skinlesion.data.encoding import MISSING
 from skinlesion.data.module import LesionDataModule
 from skinlesion.data.samples import CheckedArchive, Samples, check
 from skinlesion.data.split import Split
@@ -26,6 +27,8 @@ from skinlesion.evaluation.metrics import evaluate_file, summary_table
 from skinlesion.evaluation.predictions import write_predictions
 from skinlesion.models.build import build_classifier
 from skinlesion.models.classifier import Classifier
+from skinlesion.models.preprocess import resolve_preprocess
+from skinlesion.models.weights import BackboneSpec, resolve_spec
 from skinlesion.training.callbacks import Checkpoint, History
 from skinlesion.training.module import LesionModule
 from skinlesion.training.provenance import provenance
@@ -53,14 +56,18 @@ def run(config: DictConfig) -> RunDirectory:
     """
     _quiet()
     _check(config)
-    weights = _weights_digest(config.weights)
-    archive = _archive(config)
-    # Whatever else may be wrong is met before the images are decoded.
+    # Whatever may be wrong is met before weights are loaded and images decoded.
     pl.seed_everything(config.seed, verbose=False)
     network = _network(config)
+    _try_training(config, network)
+    archive = _archive(config)
     logger = _logger(config)
     augment = instantiate(config.augment)
-    samples = archive.load(Path(config.data.cache), config.backbone.input_size)
+    weights = _weights_digest(config.weights)
+    network.backbone.load(config.weights)
+    samples = archive.load(
+        Path(config.data.cache), config.backbone.input_size, config.missing_metadata
+    )
     key = run_key(config, samples.digest, weights)
     directory = RunDirectory(Path(config.runs) / config.backbone.name / key / f"seed{config.seed}")
     with directory.lock():
@@ -122,16 +129,38 @@ def _train(
 
 
 def _network(config: DictConfig) -> Classifier:
+    """Build the network, as the weights want it built and the preprocessing wants it fed."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    network: Any = build_classifier(
-        backbone=plain["backbone"],
-        attention=plain["attention"],
-        metadata=plain["metadata"],
-        classes=len(CLASSES),
-        dropout=plain["dropout"],
-        weights=plain["weights"],
-    )
+    spec = resolve_spec(BackboneSpec.from_config(plain["backbone"]), config.weights)
+    spec = resolve_preprocess(spec, plain["preprocess"], config.weights)
+    network: Any = build_classifier(**_description(plain, spec), initialiser=config.initialiser)
     return network.to(memory_format=torch.channels_last)  # as the batches come
+
+
+def _description(plain: dict[str, Any], spec: BackboneSpec) -> dict[str, Any]:
+    """Return plain values from which the network can be built again, without a weights file."""
+    return {
+        "backbone": _plain(dataclasses.asdict(spec)),
+        "attention": plain["attention"],
+        "metadata": plain["metadata"],
+        "classes": len(CLASSES),
+        "dropout": plain["dropout"],
+        "pooling": plain["pooling"],
+    }
+
+
+def _try_training(config: DictConfig, network: Classifier) -> None:
+    """Build once what training will need, so that a wrong argument is met now."""
+    instantiate(config.loss, counts=[1] * len(CLASSES))
+    try:
+        optimizer = instantiate(config.optimizer)(network.parameters())
+    except (TypeError, ValueError) as error:
+        raise SkinlesionError(f"optimizer: {error}") from None
+    try:
+        if config.scheduler is not None:
+            instantiate(config.scheduler)(optimizer)
+    except (TypeError, ValueError) as error:
+        raise SkinlesionError(f"scheduler: {error}") from None
 
 
 def _module(config: DictConfig, network: Classifier, samples: Samples) -> LesionModule:
@@ -146,15 +175,8 @@ def _module(config: DictConfig, network: Classifier, samples: Samples) -> Lesion
         scheduler=instantiate(config.scheduler),
         classes=len(CLASSES),
         seed=config.seed,
-        # Enough to build and feed the network again without training data or weights file.
         description={
-            "network": {
-                "backbone": _plain(dataclasses.asdict(network.backbone.spec)),
-                "attention": plain["attention"],
-                "metadata": plain["metadata"],
-                "classes": len(CLASSES),
-                "dropout": plain["dropout"],
-            },
+            "network": _description(plain, network.backbone.spec),
             "classes": list(CLASSES),
             "encoder": samples.encoder.to_dict(),
         },
@@ -284,6 +306,16 @@ def _check(config: DictConfig) -> None:
             upto = "" if high == math.inf else f" to {high}"
             number = "a whole number" if kind is int else "a number"
             problems.append(f"{name}={value}: expected {number} from {low}{upto}")
+    eps = OmegaConf.select(config, "optimizer.eps")
+    if eps is not None and not (isinstance(eps, int | float) and 0 < eps < math.inf):
+        problems.append(
+            f"optimizer.eps={eps}: expected a number above 0, because Adam divides by it where a "
+            "parameter never had a gradient"
+        )
+    if config.missing_metadata not in MISSING:
+        problems.append(
+            f"missing_metadata={config.missing_metadata}: expected one of {', '.join(MISSING)}"
+        )
     if problems:
         raise SkinlesionError("; ".join(problems))
 

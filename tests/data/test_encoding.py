@@ -118,3 +118,14 @@ def test_the_real_ages_have_the_statistics_that_the_authors_had(real_table: pd.D
     assert encoded[:, 1:5].sum(0).tolist() == [0, 4548, 5400, 10]
     assert encoded[:, 5].sum() == 0
     assert encoded[:, 5 + LOCALIZATION.index("unknown")].sum() == 187
+
+
+def test_what_is_missing_can_be_zeros(training: pd.DataFrame) -> None:
+    encoder = MetadataEncoder.fit(training, missing="zero")
+    encoded = encoder.encode(rows((np.nan, "unknown", "unknown"), (40, "male", "mars")))
+    assert not encoded[0].any()
+    assert ones(encoded[1]) == [SEX.index("male")]  # and nothing for a place never seen
+    known = rows((60, "female", "neck"))
+    by_category = MetadataEncoder.fit(training).encode(known)
+    np.testing.assert_array_equal(encoder.encode(known), by_category)
+    assert MetadataEncoder.from_dict(json.loads(json.dumps(encoder.to_dict()))) == encoder

@@ -149,6 +149,32 @@ def build(config, **changes):
     return Backbone(BackboneSpec.from_config(config(**changes)))
 
 
+def uncut_values(fields, image, *modules):
+    """What modules of the uncut model give for the image, with the numbers of `seeded`."""
+    torch.manual_seed(0)
+    uncut = timm.create_model(fields["timm_model"]).eval()
+    seen = {}
+    for name in modules:
+        uncut.get_submodule(name).register_forward_hook(
+            lambda _, __, t, name=name: seen.update({name: t.clone()})
+        )
+    mean, std = (torch.tensor(fields[key]).view(3, 1, 1) for key in ("mean", "std"))
+    with torch.no_grad():
+        uncut((image / 255 - mean) / std)
+    return [seen[name] for name in modules]
+
+
+def seeded(fields, image, cut):
+    torch.manual_seed(0)
+    backbone = Backbone(BackboneSpec.from_config(fields | {"cut": cut})).eval()
+    with torch.no_grad():
+        return backbone(image)
+
+
+def close(ours, expected):
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
 @pytest.mark.parametrize(
     ("name", "module"),
     [
@@ -161,18 +187,9 @@ def build(config, **changes):
 )
 def test_feature_map_is_what_the_uncut_model_computes_there(config, image, name, module):
     fields = config(name, input_size=64)
-    torch.manual_seed(0)
-    backbone = Backbone(BackboneSpec.from_config(fields)).eval()
-    torch.manual_seed(0)
-    uncut = timm.create_model(fields["timm_model"]).eval()
-    seen = []
-    uncut.get_submodule(module).register_forward_hook(lambda _, __, t: seen.append(t.clone()))
-    mean, std = (torch.tensor(fields[key]).view(3, 1, 1) for key in ("mean", "std"))
-    with torch.no_grad():
-        uncut((image / 255 - mean) / std)
-        t = backbone(image)
-    torch.testing.assert_close(t, seen[0], rtol=1e-4, atol=1e-4 * seen[0].abs().max().item())
-    assert seen[0].std() > 0
+    (expected,) = uncut_values(fields, image, module)
+    close(seeded(fields, image, fields["cut"]), expected)
+    assert expected.std() > 0
 
 
 class PassThrough(nn.Module):
@@ -221,6 +238,13 @@ def test_asking_for_the_shape_changes_nothing(config, training):
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
 
 
+def test_blue_comes_first_where_the_spec_says_so(config):
+    backbone = build(config, mean=[0, 0, 0], std=[1 / 255] * 3, channels="bgr")
+    backbone.trunk = PassThrough()
+    red_green_blue = torch.tensor([10, 20, 30], dtype=torch.uint8).view(1, 3, 1, 1)
+    assert backbone(red_green_blue).flatten().tolist() == pytest.approx([30, 20, 10])
+
+
 def test_cut_may_be_any_node(config):
     assert build(config, cut="blocks.2").feature_shape() == (40, 4, 4)
     assert build(config, cut="conv_stem").feature_shape() == (16, 32, 32)
@@ -236,11 +260,46 @@ def test_a_cut_like_no_node_is_still_answered_with_nodes(config):
         build(config, cut="")
 
 
-@pytest.mark.parametrize("cut", ["flatten", "classifier"])
-def test_a_cut_that_gives_no_map_is_refused(config, cut):
-    backbone = build(config, cut=cut)
-    with pytest.raises(SkinlesionError, match=rf"cut={cut} .* needs a feature map \(B, C, h, w\)"):
-        backbone.feature_shape()
+@pytest.mark.parametrize(("cut", "shape"), [("flatten", (1024,)), ("classifier.linear", (1000,))])
+def test_a_cut_behind_timms_own_pooling_gives_a_vector(config, cut, shape):
+    assert build(config, cut=cut).feature_shape() == shape
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "node"),
+    [
+        ("mobilenet_v3_large", 64, "blocks.6.0.bn1"),  # Table 9's [:260]
+        ("inception_resnet_v2", 96, "repeat_2.8.branch0.bn"),
+    ],
+)
+def test_before_act_is_the_batch_norm_before_its_activation(config, image, name, size, node):
+    fields = config(name, input_size=size)
+    image = torch.nn.functional.interpolate(image, size)
+    # Between batch norm and activation timm has a drop, here an identity.
+    before, after = uncut_values(fields, image, f"{node}.drop", f"{node}.act")
+    assert (before < 0).any()  # the activation changes something
+    close(seeded(fields, image, f"{node}.before_act"), before)
+    close(seeded(fields, image, node), after)
+
+
+@pytest.mark.parametrize(
+    ("node", "cut"),
+    [
+        ("conv_head", "conv_head+3"),  # Table 9's [:266]
+        ("blocks.5.2.se.conv_expand", "blocks.5.2.se.conv_expand+3"),  # [:251]
+        ("blocks.6.0.bn1.drop", "blocks.6.0.bn1.before_act+3"),  # [:260]
+    ],
+)
+def test_plus_three_is_what_keras_adds_inside_a_hard_swish(config, image, node, cut):
+    fields = config("mobilenet_v3_large", input_size=64)
+    (value,) = uncut_values(fields, image, node)
+    close(seeded(fields, image, cut), value + 3)
+
+
+@pytest.mark.parametrize("cut", ["conv_stem.before_act", "blocks.4.2.before_act"])
+def test_only_a_batch_norm_with_its_activation_has_a_before_act(config, cut):
+    with pytest.raises(SkinlesionError, match=r"is no batch norm joined with an activation"):
+        build(config, cut=cut)
 
 
 def test_an_image_too_small_for_the_backbone_is_refused(config):
@@ -265,6 +324,7 @@ def test_an_image_too_small_for_the_backbone_is_refused(config):
         ({"input_size": 0}, r"backbone\.input_size: expected a number of pixels, found 0"),
         ({"cut": None}, r"backbone\.cut: expected the name of a graph node, found None"),
         ({"timm_model": None}, r"backbone\.timm_model: expected one of timm's names"),
+        ({"channels": "grb"}, r"backbone\.channels: expected rgb or bgr, found 'grb'"),
         ({"timm_kwargs": [1]}, r"backbone\.timm_kwargs: expected names and values, found \[1\]"),
         ({"inputsize": 224}, r"unexpected keyword argument 'inputsize'"),
     ],

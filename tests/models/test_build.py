@@ -10,16 +10,12 @@ from safetensors.torch import save_file
 
 from skinlesion.errors import SkinlesionError
 from skinlesion.models.build import build_classifier
+from skinlesion.models.weights import BackboneSpec, resolve_spec
 
 
-def build(backbone, attention=None, metadata=None, classes=7, dropout=0.5, weights="none"):
+def build(backbone, attention=None, metadata=None, classes=7, **options):
     return build_classifier(
-        backbone,
-        attention or {"name": "paper"},
-        metadata or {"name": "paper"},
-        classes,
-        dropout,
-        weights,
+        backbone, attention or {"name": "paper"}, metadata or {"name": "paper"}, classes, **options
     )
 
 
@@ -47,9 +43,15 @@ def test_none_means_none(config):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"attention": {"name": "all"}}, r"^attention\.name=all: expected one of paper, none"),
+        (
+            {"attention": {"name": "all"}},
+            r"attention\.name=all: expected one of paper, released",
+        ),
         ({"attention": {"maps": 3}}, r"^attention\.name=None: expected one of"),
-        ({"metadata": {"name": "mlp"}}, r"^metadata\.name=mlp: expected one of paper, none"),
+        (
+            {"metadata": {"name": "mlp"}},
+            r"^metadata\.name=mlp: expected one of paper, gessert",
+        ),
         ({"attention": {"name": "paper", "map": 3}}, r"unexpected keyword argument 'map'"),
         ({"metadata": {"name": "paper", "with": 3}}, r"unexpected keyword argument 'with'"),
         ({"attention": {"name": "none", "maps": 3}}, r"none takes no arguments, found maps"),
@@ -57,6 +59,12 @@ def test_none_means_none(config):
         ({"attention": {"name": "paper", "maps": 0}}, r"attention\.maps=0: expected at least 1"),
         ({"attention": {"name": "paper", "gamma": "much"}}, r"cannot be built: .*'much'"),
         ({"metadata": {"name": "paper", "width": -1}}, r"metadata\.width=-1: expected at least 1"),
+        ({"attention": {"name": "released", "maps": 0}}, r"attention\.maps=0: expected at least 1"),
+        ({"attention": {"name": "released", "gamma": 1}}, r"unexpected keyword argument 'gamma'"),
+        ({"metadata": {"name": "gessert", "width": 0}}, r"metadata\.width=0: expected at least 1"),
+        ({"metadata": {"name": "gessert", "missing": 1}}, r"metadata\.missing=1: expected a prob"),
+        ({"pooling": "min"}, r"pooling=min: expected one of max, average"),
+        ({"initialiser": "zeros"}, r"initialiser=zeros: expected one of keras, torch"),
         ({"dropout": 1.5}, r"cannot be built: dropout .* between 0 and 1, but got 1\.5"),
         ({"classes": -1}, r"cannot be built: .*negative dimension"),
     ],
@@ -72,7 +80,7 @@ def test_a_wrong_name_or_argument_is_refused_in_one_message(config, changes, mes
     [
         ({"inputsize": 64}, r"conf/backbone: .*unexpected keyword argument 'inputsize'"),
         ({"mean": [0.5, 0.5]}, r"backbone\.mean: expected three numbers, found \[0\.5, 0\.5\]"),
-        ({"cut": "flatten"}, r"needs a feature map"),
+        ({"cut": "flatten"}, r"need a feature map .* or attention=none"),
     ],
 )
 def test_a_wrong_backbone_is_refused_in_one_message(config, change, message):
@@ -106,8 +114,10 @@ def test_a_network_is_built_again_from_plain_values_and_its_state(config, image,
         "classes": 7,
         "dropout": 0.5,
     }
-    network = build(config(), **parts, weights=str(tmp_path / "w.safetensors")).eval()
-    spec = dataclasses.asdict(network.backbone.spec)
+    path = str(tmp_path / "w.safetensors")
+    spec = dataclasses.asdict(resolve_spec(BackboneSpec.from_config(config()), path))
+    network = build(spec, **parts).eval()
+    network.backbone.load(path)
     values = json.loads(json.dumps({"backbone": spec, **parts}))
 
     again = build(**values).eval()

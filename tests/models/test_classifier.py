@@ -1,13 +1,16 @@
 """The whole network: the head worked out by hand on given feature maps, and real backbones."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from skinlesion.errors import SkinlesionError
 from skinlesion.models import Classifier, MetadataMLP, SoftAttention
 from skinlesion.models.build import build_classifier
-from skinlesion.models.classifier import pool
+from skinlesion.models.classifier import max_pool
 
 METADATA = torch.randn(2, 21, generator=torch.Generator().manual_seed(0))
 
@@ -18,6 +21,7 @@ class Given(nn.Module):
     def __init__(self, *shape: int) -> None:
         super().__init__()
         self.shape = shape
+        self.spec = SimpleNamespace(timm_model="given", cut="all")
 
     def feature_shape(self):
         return self.shape
@@ -46,14 +50,14 @@ def features_of(network: Classifier, *inputs: torch.Tensor) -> torch.Tensor:
     return seen[0]
 
 
-def test_pool_keeps_the_odd_last_row_and_column():
+def test_max_pool_keeps_the_odd_last_row_and_column():
     # As tf.nn.max_pool2d(t, 2, 2, "SAME"): windows of 2x2, 2x1, 1x2 and 1x1.
     t = torch.tensor([[[[1.0, 2.0, 9.0], [3.0, 4.0, 5.0], [6.0, 8.0, -7.0]]]])
-    assert pool(t).tolist() == [[[[4.0, 9.0], [8.0, -7.0]]]]
+    assert max_pool(t).tolist() == [[[[4.0, 9.0], [8.0, -7.0]]]]
 
 
-def test_pool_of_one_position_is_the_position():
-    assert pool(torch.tensor([[[[-3.0]]]])).tolist() == [[[[-3.0]]]]
+def test_max_pool_of_one_position_is_the_position():
+    assert max_pool(torch.tensor([[[[-3.0]]]])).tolist() == [[[[-3.0]]]]
 
 
 def test_features_are_the_pooled_map_and_the_pooled_attended_map_after_relu():
@@ -62,6 +66,21 @@ def test_features_are_the_pooled_map_and_the_pooled_attended_map_after_relu():
     # t pools to 2 and -3. Attended, -10 -20 and 40 30, it pools to -10 and 40: pooled by itself,
     # not ten times the pooled map.
     assert features_of(network, t, METADATA[:1]).tolist() == [[2.0, 0.0, 0.0, 40.0]]
+
+
+def test_average_pooling_takes_the_mean_over_all_positions():
+    network = Classifier(
+        Given(1, 2, 2), lambda channels: Times(3), None, classes=3, pooling="average"
+    ).eval()
+    t = torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]])
+    assert features_of(network, t, METADATA[:1]).tolist() == [[3.0, 9.0]]
+
+
+def test_a_vector_goes_to_the_dense_layer_as_it_is():
+    # The plain network of Table 9's last row: a dense layer on ImageNet's logits.
+    network = Classifier(Given(3), None, None, classes=2, dropout=0.9).train()
+    t = torch.tensor([[-1.0, 2.0, -3.0]])
+    assert features_of(network, t, METADATA[:1]).tolist() == t.tolist()
 
 
 def test_metadata_is_appended_behind_the_features():
@@ -158,6 +177,15 @@ def test_a_cut_of_one_position_works_through_the_head(config):
     assert network.dense.in_features == 2 * 960 + 4096
     image = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
     assert network(image, METADATA).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "attention"), [((5,), SoftAttention), ((4, 5), None), ((4, 5), SoftAttention)]
+)
+def test_a_cut_without_positions_is_refused_where_they_are_needed(shape, attention):
+    with pytest.raises(SkinlesionError, match=r"need a feature map \(B, C, h, w\)") as refusal:
+        Classifier(Given(*shape), attention, None, classes=7)
+    assert f"(B, {', '.join(map(str, shape))})" in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "nasnet_mobile"])

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from skinlesion.errors import SkinlesionError
 from skinlesion.models import Backbone, BackboneSpec
+from skinlesion.models.weights import resolve_spec
 
 MODEL = "tf_mobilenetv3_small_100"
 SHARED = Path(__file__).parents[3] / "shared/weights"
@@ -30,8 +31,12 @@ def state():
     }
 
 
-def build(config, weights, **changes):
-    return Backbone(BackboneSpec.from_config(config(**changes)), str(weights))
+def build(config, weights, *name, **changes):
+    """A backbone with its weights, in the steps of a run."""
+    spec = BackboneSpec.from_config(config(*name, **changes))
+    backbone = Backbone(resolve_spec(spec, str(weights)))
+    backbone.load(str(weights))
+    return backbone
 
 
 def assert_holds(backbone, state):
@@ -268,7 +273,7 @@ def test_shared_weights_give_what_their_readme_builds(
     if not path.exists():
         pytest.skip(f"{path} is not on this machine")
     fields = config(name, input_size=64)
-    backbone = Backbone(BackboneSpec.from_config(fields), str(path)).eval()
+    backbone = build(config, path, name, input_size=64).eval()
     state = load_file(path)
     assert_holds(backbone, state)
     assert backbone.uninitialised == []
@@ -292,8 +297,7 @@ def test_shared_weights_without_conv_head_list_it(config):
     path = SHARED / "mobilenetv3_large_100_rvm.safetensors"
     if not path.exists():
         pytest.skip(f"{path} is not on this machine")
-    fields = config("mobilenet_v3_large", cut="conv_head")
-    backbone = Backbone(BackboneSpec.from_config(fields), str(path))
+    backbone = build(config, path, "mobilenet_v3_large", cut="conv_head")
     assert backbone.uninitialised == ["conv_head.weight", "conv_head.bias"]
 
 
@@ -362,7 +366,7 @@ def test_a_damaged_download_is_refused(config, hub, tmp_path):
 def test_imagenet_for_nasnet_mobile_is_refused_with_the_mend(config, hub):
     asked = hub(online=True).asked
     with pytest.raises(SkinlesionError, match="no ImageNet weights for nasnet_mobile") as refusal:
-        Backbone(BackboneSpec.from_config(config("nasnet_mobile")), "imagenet")
+        build(config, "imagenet", "nasnet_mobile")
     assert "weights=<file>" in str(refusal.value)
     assert asked == []
 

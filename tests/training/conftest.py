@@ -29,6 +29,7 @@ def tiny(archive: Path, cache: Path, tmp_path: Path) -> list[str]:
         "backbone=mobilenet_v3_small",
         "backbone.input_size=64",
         "weights=none",
+        "preprocess=paper",
         "trainer.max_epochs=2",
         "trainer.accelerator=cpu",
         "optimizer.eps=0.001",

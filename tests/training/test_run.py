@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from skinlesion.data.archive import ImageArchive
@@ -225,13 +226,25 @@ def test_two_processes_do_not_write_into_one_run(config: Config) -> None:
         ("data.root=absent", "three ways to get the data"),
         ("batch_size=0", "batch_size=0: expected a whole number from 1"),
         ("seed=x", "seed=x: expected a whole number"),
-        ("attention.name=soft", "expected one of paper, none"),
+        ("attention.name=soft", "expected one of paper, released, none"),
         ("split.folds=1", "at least 2 folds"),
         ("split.folds=x", "split.folds=x.*at least 2 folds"),
         ("split.val_fraction=x", "split.val_fraction=x.*expected a validation share"),
         ("split.seed=-1", "split.seed=-1: expected a whole number from 0"),
         ("+split.weight=1", "unexpected keyword argument 'weight'"),
         ("data.limit=x", "data.limit=x: expected a positive number of images"),
+        ("optimizer.eps=0", "eps=0: expected a number above 0, because Adam divides by it"),
+        ("optimizer.eps=-0.1", "optimizer.eps=-0.1: expected a number above 0"),
+        ("optimizer.eps=small", "optimizer.eps=small: expected a number above 0"),
+        ("+optimizer.betas=[0.9,1]", "optimizer: Invalid beta parameter"),
+        ("+optimizer.epsilon=1", "optimizer: .*unexpected keyword argument 'epsilon'"),
+        ("scheduler.factor=2", "scheduler: Factor should be < 1.0"),
+        ("preprocess=weights", "preprocess=weights .* weights=none has none"),
+        ("backbone.cut=flatten", r"need a feature map \(B, C, h, w\)"),
+        ("backbone.cut=conv_stem.before_act", "is no batch norm joined with an activation"),
+        ("missing_metadata=drop", "missing_metadata=drop: expected one of category, zero"),
+        ("initialiser=he", "initialiser=he: expected one of keras, torch"),
+        ("pooling=min", "pooling=min: expected one of max, average"),
         ("data.workers=-1", "data.workers=-1: expected a whole number from 0"),
     ],
 )
@@ -250,6 +263,30 @@ def test_metadata_and_attention_can_be_left_out(config: Config) -> None:
     assert (saved.attention.name, saved.metadata.name) == ("none", "none")
     state = torch.load(directory.best, weights_only=True)["state_dict"]
     assert not [name for name in state if "attention" in name or "metadata" in name]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optimizer.eps=0",
+        "preprocess=weights",
+        "backbone.cut=flatten",
+        "loss.divide_by=sum",
+        "attention.maps=0",
+        "weights=imagenet backbone=nasnet_mobile",
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_loaded(
+    config: Config, monkeypatch: pytest.MonkeyPatch, override: str
+) -> None:
+    def touched(*_: object, **__: object) -> None:
+        raise AssertionError("data or weights were touched")
+
+    monkeypatch.setattr("skinlesion.training.run.check", touched)
+    monkeypatch.setattr("skinlesion.models.backbone.Backbone.load", touched)
+    with pytest.raises((SkinlesionError, InstantiationException)) as refusal:
+        run(config(*override.split()))
+    assert len(str(refusal.value.__cause__ or refusal.value).splitlines()) == 1
 
 
 class PowerCut(BaseException):
