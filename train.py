@@ -1,9 +1,12 @@
 """Train and evaluate one run, or a sweep of runs: `python train.py --help`."""
 
+import sys
+from pathlib import Path
+
 import hydra
 from omegaconf import DictConfig
 
-from skinlesion.cli import clear_errors
+from skinlesion.cli import clear_errors, without_plus
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -15,5 +18,6 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    sys.argv = without_plus(sys.argv, Path(__file__).parent / "conf")
     with clear_errors(config_dir="conf"):
         main()

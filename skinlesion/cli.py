@@ -37,6 +37,23 @@ def clear_errors(config_dir: str | None = None) -> Iterator[None]:
         sys.exit(f"error: {message}")
 
 
+def without_plus(arguments: list[str], config_dir: Path) -> list[str]:
+    """Return the command line with `+axis=choice` as `axis=choice`.
+
+    Hydra wants the plus for an axis that has no default and refuses it for one that has; every axis
+    here has one, if only null, and nobody should have to know.
+
+    Args:
+        arguments: as typed.
+        config_dir: the Hydra config folder, whose folders are the axes.
+    """
+    axes = {path.name for path in config_dir.iterdir() if path.is_dir()}
+    return [
+        argument.lstrip("+") if argument.lstrip("+").split("=")[0] in axes else argument
+        for argument in arguments
+    ]
+
+
 def _config_message(error: Exception, config_dir: str | None) -> str | None:
     """Return Hydra's and OmegaConf's complaints about the config as text; None for other errors."""
     from hydra.errors import HydraException, InstantiationException
@@ -47,8 +64,6 @@ def _config_message(error: Exception, config_dir: str | None) -> str | None:
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         key = str(error).rsplit("full_key: ", 1)[-1]
         return f"{key}: {error.__cause__}"
-    if match := re.match(r"Multiple values for (\w+)\.", str(error)):
-        return f"+{match[1]}=<choice>: without the plus, {match[1]}=<choice>"
     message = str(error).split("\nConfig search path:")[0]
     if config_dir and (
         match := re.search(r"Could not (?:override|append to config\.?) '([^']+)'", message)

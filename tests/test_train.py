@@ -51,7 +51,7 @@ def test_a_misspelt_choice_is_answered_with_the_choices() -> None:
         ("trainer.max_epoch=3", "Did you mean: trainer.max_epochs"),
         ("backbon=resnet50", "Did you mean: backbone"),
         ("learning_rate=1", "There are: attention, augment, backbone"),
-        ("+experiment=demo", "without the plus"),
+        ("+experiment=demos", "Could not find 'experiment/demos'"),
         ("seed=[", "error: "),
     ],
 )
@@ -60,6 +60,14 @@ def test_a_misspelt_override_is_answered_with_what_exists(override: str, answer:
     assert done.returncode == 1
     assert answer in message(done)
     assert "Traceback" not in message(done)
+
+
+@pytest.mark.parametrize("override", ["experiment=as_released", "+experiment=as_released"])
+def test_an_axis_may_be_written_with_a_plus(override: str) -> None:
+    done = train(override, "backbone=resnet152", "--cfg", "job", "--resolve")
+    assert done.returncode == 0, message(done)
+    assert "batch_size: 10" in done.stdout
+    assert "val_fraction: 0.15" in done.stdout
 
 
 def test_a_missing_archive_is_one_message() -> None:
