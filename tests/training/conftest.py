@@ -40,11 +40,17 @@ def tiny(archive: Path, cache: Path, tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
-def config(tiny: list[str]) -> Callable[..., DictConfig]:
-    """A config of the tiny run, with further overrides."""
+def plain() -> Callable[..., DictConfig]:
+    """A config with overrides."""
 
     def make(*overrides: str) -> DictConfig:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("config", [*tiny, *overrides])
+            return compose("config", [*overrides])
 
     return make
+
+
+@pytest.fixture
+def config(plain: Callable[..., DictConfig], tiny: list[str]) -> Callable[..., DictConfig]:
+    """A config of the tiny run, with further overrides."""
+    return lambda *overrides: plain(*tiny, *overrides)

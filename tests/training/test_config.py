@@ -49,6 +49,83 @@ def test_the_optimizer_and_the_schedule_are_the_papers(config: Config) -> None:
     assert rates[-1] == pytest.approx(1e-7)
 
 
+def switches(composed: DictConfig) -> dict[str, object]:
+    """Every switch that text and code set differently or are silent about."""
+    optimizer = instantiate(composed.optimizer)([torch.nn.Parameter(torch.zeros(1))])
+    return {
+        "attention": composed.attention.name,
+        "metadata": composed.metadata.name,
+        "preprocess": composed.preprocess.name,
+        "split": (composed.split.name, composed.split.val_fraction),
+        "augment": composed.augment,
+        "loss": OmegaConf.to_container(composed.loss)["weight"],
+        "optimizer": type(optimizer).__name__,
+        "lr": optimizer.defaults["lr"],
+        "eps": optimizer.defaults["eps"],
+        "plateau": composed.scheduler and composed.scheduler.patience,
+        "batch_size": composed.batch_size,
+        "stop": composed.callbacks.early_stopping.patience,
+        "best": composed.callbacks.best.monitor,
+        "initialiser": composed.initialiser,
+    }
+
+
+AS_WRITTEN = {
+    "attention": "paper",
+    "metadata": "paper",
+    "preprocess": "paper",
+    "split": ("paper", 0.1),
+    "augment": None,
+    "loss": "balanced",
+    "optimizer": "Adam",
+    "lr": 0.001,
+    "eps": 0.1,
+    "plateau": 4,  # Keras' 5
+    "batch_size": 32,
+    "stop": 35,
+    "best": "val_accuracy",
+    "initialiser": "keras",
+}
+AS_RELEASED = AS_WRITTEN | {
+    "attention": "released",
+    "preprocess": "released",
+    "loss": [4.37, 2.78, 1.3, 12.44, 1.28, 0.21, 10],
+    "optimizer": "KerasAdam",
+    "batch_size": 10,
+}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ("experiment=as_written", AS_WRITTEN),
+        ("experiment=as_released", AS_RELEASED),
+        ("experiment=as_released backbone=resnet152", AS_RELEASED | {"split": ("paper", 0.15)}),
+        ("experiment=as_released backbone=resnet50", AS_RELEASED | {"plateau": None, "stop": 25}),
+        # The exceptions are the recipe's, not the backbone's.
+        ("experiment=as_written backbone=resnet50", AS_WRITTEN),
+        ("backbone=resnet152", AS_WRITTEN | {"preprocess": "weights"}),
+        # A choice of one's own wins over an experiment's, which wins over a recipe's.
+        ("experiment=as_released loss=unweighted", AS_RELEASED | {"loss": None}),
+        ("experiment=as_written batch_size=10", AS_WRITTEN | {"batch_size": 10}),
+        (
+            "experiment=as_written recipe=released",
+            AS_RELEASED | {"attention": "paper", "preprocess": "paper"},
+        ),
+        (
+            "recipe=datta",
+            AS_WRITTEN
+            | {"preprocess": "weights", "split": ("paper", 0.15), "loss": [1, 1, 1, 1, 5, 1, 1]}
+            | {"optimizer": "KerasAdam", "lr": 0.01, "plateau": None, "batch_size": 16, "stop": 30},
+        ),
+    ],
+)
+def test_what_a_recipe_and_an_experiment_set(
+    plain: Config, overrides: str, expected: dict[str, object]
+) -> None:
+    assert switches(plain(*overrides.split())) == expected
+
+
 def test_the_ten_backbones_are_those_of_the_paper() -> None:
     assert {file.stem for file in (CONF / "backbone").glob("*.yaml")} == {
         *("resnet50", "resnet152", "densenet201", "inception_resnet_v2", "mobilenet_v1"),

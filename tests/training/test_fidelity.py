@@ -1,0 +1,57 @@
+"""Every override that docs/fidelity.md names builds a network and takes a step."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from omegaconf import DictConfig
+
+from skinlesion.training.run import run
+
+ROOT = Path(__file__).parents[2]
+Config = Callable[..., DictConfig]
+
+
+def rows() -> list[list[str]]:
+    """The cells of the table of choices."""
+    text = (ROOT / "docs/fidelity.md").read_text(encoding="utf-8")
+    table = text.split("## Choices")[1].split("\n## ")[0]
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def overrides() -> list[str]:
+    """What stands in backticks in the column of the other choices."""
+    return [found for row in rows() for found in re.findall(r"`([^`]+)`", row[4])]
+
+
+def test_every_row_has_its_six_cells_an_override_and_a_proof_that_exists() -> None:
+    table = rows()
+    choices = [row for row in table if not row[0].startswith("**")]
+    assert len(choices) >= 25
+    proof = ""
+    for row in table:
+        assert len(row) == 6, row
+    for row in choices:
+        assert re.search(r"`[^`]+=[^`]+`", row[4]), f"no override: {row[0]}"
+        proof = proof if row[5] == "same" else row[5]
+        for path in re.findall(r"`(tests/[^`]+)`", proof):
+            assert (ROOT / path).exists(), f"{row[0]}: {path}"
+        assert "`" in proof, f"no proof: {row[0]}"
+
+
+@pytest.mark.parametrize("override", sorted(set(overrides())))
+def test_the_override_builds_and_takes_a_step(
+    config: Config, plain: Config, monkeypatch: pytest.MonkeyPatch, override: str
+) -> None:
+    assert plain(*override.split()) != plain(), "it changes nothing"
+    monkeypatch.setattr(
+        "skinlesion.evaluation.figures.draw_run_figures", lambda _, __, folder: folder.mkdir()
+    )
+    directory = run(config("debug=fast", "trainer.max_epochs=1", *override.split()))
+    history = pd.read_csv(directory.history)
+    assert len(history) == 1
+    assert history["train_loss"].notna().all()
+    assert directory.done.exists()
