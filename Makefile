@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint data lock
+.PHONY: help setup demo test lint ledger data lock
 
 help:  ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ lint: setup  ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+ledger: setup  ## Count every parameter against Keras' and explain each difference
+	$(BIN)/python -m skinlesion.fidelity.ledger
 
 data: setup  ## Download HAM10000 (3 GB) into data/ham10000
 	$(BIN)/python -m skinlesion.data download

@@ -28,6 +28,9 @@ def clear_errors(config_dir: str | None = None) -> Iterator[None]:
         yield
     except SkinlesionError as error:
         sys.exit(f"error: {error}")
+    except BrokenPipeError:  # … | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         print("stopped; the same command goes on where it was cut", file=sys.stderr)
         sys.exit(INTERRUPTED)
