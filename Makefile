@@ -2,10 +2,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint ledger data lock
+.PHONY: help setup demo test lint ledger keras-parity keras-weights data lock
 
 help:  ## This list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 setup: .venv/.installed  ## Create .venv with the exact versions of requirements.lock
 
@@ -31,6 +31,19 @@ lint: setup  ## Check style and types
 
 ledger: setup  ## Count every parameter against Keras' and explain each difference
 	$(BIN)/python -m skinlesion.fidelity.ledger
+
+keras-parity: setup .venv-keras/.installed  ## Compare with Keras at every cut (installs Keras aside, 1.5 GB)
+	.venv-keras/bin/python -m skinlesion.fidelity.keras_side record .venv-keras/parity.npz
+	$(BIN)/python -m skinlesion.fidelity.parity .venv-keras/parity.npz
+	.venv-keras/bin/python -m pytest tests/fidelity/test_keras_files.py
+
+keras-weights: .venv-keras/.installed  ## Convert Keras' weights: FILE=nasnet_mobile.h5 (or none: downloaded)
+	.venv-keras/bin/python -m skinlesion.fidelity.keras_side convert $(FILE) nasnet_mobile.safetensors
+
+.venv-keras/.installed: skinlesion/fidelity/keras-requirements.txt
+	$(PYTHON) -m venv .venv-keras
+	.venv-keras/bin/python -m pip install --quiet --no-compile --no-deps --requirement $<
+	@touch $@
 
 data: setup  ## Download HAM10000 (3 GB) into data/ham10000
 	$(BIN)/python -m skinlesion.data download

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import torch.nn.functional as F
 from timm.layers import ConvNormAct, create_classifier
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.nasnet import (
@@ -22,6 +23,31 @@ from torch import Tensor, nn
 
 STAGES = 3
 CELLS = 4  # normal cells a stage
+
+
+class ZeroPadded(nn.Module):
+    """A pooling over 3 x 3 with stride 2 that sees zeros beyond the border.
+
+    Keras pads a reduction's input with zeros before three of its poolings (nasnet.py, `h3`), so
+    that they enter maxima and means; timm, as TensorFlow's "same", leaves out what is beyond.
+    """
+
+    def __init__(self, pool: nn.Module) -> None:
+        """Wrap a pooling without padding of its own."""
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, ceil(H / 2), ceil(W / 2)) of (B, C, H, W)."""
+        height, width = x.shape[-2:]
+        return self.pool(F.pad(x, (width % 2, 1, height % 2, 1)))
+
+
+def _pool_as_keras(reduction: nn.Module) -> nn.Module:
+    reduction.comb_iter_1_left = ZeroPadded(nn.MaxPool2d(3, 2))
+    reduction.comb_iter_2_left = ZeroPadded(nn.AvgPool2d(3, 2))
+    reduction.comb_iter_4_right = ZeroPadded(nn.MaxPool2d(3, 2))
+    return reduction
 
 
 class NASNetAMobile(nn.Module):
@@ -62,8 +88,8 @@ class NASNetAMobile(nn.Module):
             norm_layer=partial(nn.BatchNorm2d, eps=1e-3, momentum=0.1),
             apply_act=False,
         )
-        self.cell_stem_0 = CellStem0(stem_size, num_channels=f // 4, **same)
-        self.cell_stem_1 = CellStem1(stem_size, num_channels=f // 2, **same)
+        self.cell_stem_0 = _pool_as_keras(CellStem0(stem_size, num_channels=f // 4, **same))
+        self.cell_stem_1 = _pool_as_keras(CellStem1(stem_size, num_channels=f // 2, **same))
 
         before, last = f, 2 * f  # channels of the two tensors that feed the next cell
         reductions = (ReductionCell0, ReductionCell1)
@@ -71,7 +97,7 @@ class NASNetAMobile(nn.Module):
             width = f * 2**stage
             if stage:
                 reduction = reductions[stage - 1](before, width, last, width, **same)
-                self.add_module(f"reduction_cell_{stage - 1}", reduction)
+                self.add_module(f"reduction_cell_{stage - 1}", _pool_as_keras(reduction))
                 last = 4 * width
             for i in range(CELLS):
                 cell = (

@@ -32,6 +32,8 @@ class BackboneSpec:
         pretrained: timm's tag of the ImageNet weights; None where there are none.
         timm_kwargs: further arguments of `timm.create_model`.
         strides: `keras_v1` moves a ResNet block's stride from its 3x3 to its first 1x1 convolution.
+        keras_momentum: how fast batch norms' statistics move in Keras' model, as PyTorch counts it
+            (1 - Keras'); None where there is no batch norm.
     """
 
     name: str
@@ -44,6 +46,7 @@ class BackboneSpec:
     pretrained: str | None = None
     timm_kwargs: Mapping[str, Any] | None = None
     strides: str | None = None
+    keras_momentum: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse a value of the wrong kind.
@@ -51,7 +54,8 @@ class BackboneSpec:
         Raises:
             SkinlesionError: naming the field.
         """
-        size, kwargs = self.input_size, self.timm_kwargs
+        size, kwargs, momentum = self.input_size, self.timm_kwargs, self.keras_momentum
+        moves = momentum is None or (isinstance(momentum, int | float) and 0 < momentum <= 1)
         for field, fits, expected in (
             ("timm_model", isinstance(self.timm_model, str), "one of timm's names"),
             ("cut", isinstance(self.cut, str), "the name of a graph node"),
@@ -59,6 +63,7 @@ class BackboneSpec:
             ("mean", _are_three_numbers(self.mean), "three numbers"),
             ("std", _are_three_numbers(self.std) and min(self.std) > 0, "three numbers above 0"),
             ("channels", self.channels in ("rgb", "bgr"), "rgb or bgr"),
+            ("keras_momentum", moves, "a number above 0, at most 1, or null"),
             ("timm_kwargs", isinstance(kwargs, Mapping | None), "names and values"),
         ):
             if not fits:

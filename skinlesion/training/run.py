@@ -134,6 +134,8 @@ def _network(config: DictConfig) -> Classifier:
     spec = resolve_spec(BackboneSpec.from_config(plain["backbone"]), config.weights)
     spec = resolve_preprocess(spec, plain["preprocess"], config.weights)
     network: Any = build_classifier(**_description(plain, spec), initialiser=config.initialiser)
+    if config.batch_norm == "keras":
+        network.backbone.move_statistics_as_keras()
     return network.to(memory_format=torch.channels_last)  # as the batches come
 
 
@@ -312,10 +314,9 @@ def _check(config: DictConfig) -> None:
             f"optimizer.eps={eps}: expected a number above 0, because Adam divides by it where a "
             "parameter never had a gradient"
         )
-    if config.missing_metadata not in MISSING:
-        problems.append(
-            f"missing_metadata={config.missing_metadata}: expected one of {', '.join(MISSING)}"
-        )
+    for name, choices in (("missing_metadata", MISSING), ("batch_norm", ("timm", "keras"))):
+        if config[name] not in choices:
+            problems.append(f"{name}={config[name]}: expected one of {', '.join(choices)}")
     if problems:
         raise SkinlesionError("; ".join(problems))
 

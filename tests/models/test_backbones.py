@@ -140,6 +140,33 @@ def test_batch_norm_statistics_move_in_training_only(config, image):
     assert not torch.equal(backbone.trunk.state_dict()["bn1.running_mean"], before)
 
 
+def test_batch_norm_statistics_can_move_as_slowly_as_in_keras(config, image):
+    timm_s, keras = build(config), build(config)
+    keras.load_state_dict(timm_s.state_dict())
+    keras.move_statistics_as_keras()
+    moved = []
+    for backbone in (timm_s, keras):
+        with torch.no_grad():
+            backbone.train()(image)
+        moved.append(backbone.trunk.state_dict()["bn1.running_mean"])  # from 0
+    torch.testing.assert_close(moved[1] * 100, moved[0])  # 0.001 instead of 0.1
+
+
+# 1 - momentum of the built models of tf_keras 2.21.
+KERAS_MOMENTA = {
+    **dict.fromkeys(["resnet50", "resnet152", "densenet201", "inception_resnet_v2"], 0.01),
+    **dict.fromkeys(["mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"], 0.001),
+    **dict.fromkeys(["nasnet_mobile", "nasnet_large"], 0.0003),
+    "mobilenet_v1": 0.01,
+    "baseline/vgg16": None,
+}
+
+
+@every_backbone
+def test_keras_momentum_is_keras(name):
+    assert fields(name)["keras_momentum"] == KERAS_MOMENTA[name]
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_asking_for_the_shape_changes_nothing(config, training):
     backbone = build(config).train(training)

@@ -67,6 +67,7 @@ def switches(composed: DictConfig) -> dict[str, object]:
         "stop": composed.callbacks.early_stopping.patience,
         "best": composed.callbacks.best.monitor,
         "initialiser": composed.initialiser,
+        "batch_norm": composed.batch_norm,
     }
 
 
@@ -85,6 +86,7 @@ AS_WRITTEN = {
     "stop": 35,
     "best": "val_accuracy",
     "initialiser": "keras",
+    "batch_norm": "timm",
 }
 AS_RELEASED = AS_WRITTEN | {
     "attention": "released",
@@ -92,6 +94,7 @@ AS_RELEASED = AS_WRITTEN | {
     "loss": [4.37, 2.78, 1.3, 12.44, 1.28, 0.21, 10],
     "optimizer": "KerasAdam",
     "batch_size": 10,
+    "batch_norm": "keras",
 }
 
 
@@ -116,7 +119,8 @@ AS_RELEASED = AS_WRITTEN | {
             "recipe=datta",
             AS_WRITTEN
             | {"preprocess": "weights", "split": ("paper", 0.15), "loss": [1, 1, 1, 1, 5, 1, 1]}
-            | {"optimizer": "KerasAdam", "lr": 0.01, "plateau": None, "batch_size": 16, "stop": 30},
+            | {"optimizer": "KerasAdam", "lr": 0.01, "plateau": None, "batch_size": 16, "stop": 30}
+            | {"batch_norm": "keras"},
         ),
     ],
 )

@@ -243,6 +243,8 @@ def test_two_processes_do_not_write_into_one_run(config: Config) -> None:
         ("backbone.cut=flatten", r"need a feature map \(B, C, h, w\)"),
         ("backbone.cut=conv_stem.before_act", "is no batch norm joined with an activation"),
         ("missing_metadata=drop", "missing_metadata=drop: expected one of category, zero"),
+        ("batch_norm=tf", "batch_norm=tf: expected one of timm, keras"),
+        ("backbone.keras_momentum=0", "keras_momentum: expected a number above 0, at most 1, or"),
         ("initialiser=he", "initialiser=he: expected one of keras, torch"),
         ("pooling=min", "pooling=min: expected one of max, average"),
         ("data.workers=-1", "data.workers=-1: expected a whole number from 0"),
