@@ -12,9 +12,10 @@ from skinlesion.cli import clear_errors, without_plus
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> None:
     """Train what the config says; torch is imported only here, so that --help is quick."""
-    from skinlesion.training.run import run
+    with clear_errors():  # here, or Hydra would put a line of its own before the message
+        from skinlesion.training.run import run
 
-    run(config)
+        run(config)
 
 
 if __name__ == "__main__":

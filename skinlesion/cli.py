@@ -80,9 +80,14 @@ def _hint(key: str, config_dir: Path) -> str:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    with initialize_config_dir(str(config_dir), version_base="1.3"):
-        config = compose("config")
     groups = [path.name for path in config_dir.iterdir() if path.is_dir() and path.name != "hydra"]
+    # What exists depends on what else was chosen.
+    chosen = [argument for argument in sys.argv[1:] if argument.split("=")[0] in groups]
+    with initialize_config_dir(str(config_dir), version_base="1.3"):
+        try:
+            config = compose("config", chosen)
+        except Exception:  # a choice of a sweep, or a wrong one, which has its own message
+            config = compose("config")
     keys = list(dict.fromkeys([*_flatten(OmegaConf.to_container(config)), *groups]))
     near = difflib.get_close_matches(key, keys, n=3, cutoff=0.5)
     prefix = key.rpartition(".")[0]

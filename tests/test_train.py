@@ -73,8 +73,21 @@ def test_an_axis_may_be_written_with_a_plus(override: str) -> None:
 def test_a_missing_archive_is_one_message() -> None:
     done = train("data.root=absent")
     assert done.returncode == 1
-    assert "error: data.root=absent: no such folder" in message(done)
+    assert message(done).startswith("error: data.root=absent: no such folder")
     assert "Traceback" not in message(done)
+
+
+def test_what_cannot_work_is_one_line() -> None:
+    done = train("weights=none", "optimizer.eps=0.2")
+    assert done.returncode == 1
+    (line,) = message(done).splitlines()
+    assert line.startswith("error: preprocess=weights feeds a backbone as its weights were trained")
+
+
+def test_what_exists_depends_on_what_was_chosen() -> None:
+    done = train("attention=released", "attention.gamma=1")
+    assert "Did you mean: attention.name" in message(done)
+    assert "There are: attention.maps, attention.name" in message(done)
 
 
 def test_the_root_of_the_data_comes_from_the_environment() -> None:

@@ -49,7 +49,7 @@ class ReleasedSoftAttention(nn.Module):
     1. The kernel spans C along the height, 3 along the width and 3 along the channels, where the
        paper has 3 x 3 x C: the maps see only the first three channels, and almost all of the kernel
        lies outside of the image. There is no gamma.
-    2. At a 1 x 1 feature map the attention is the constant K, whatever the image.
+    2. At a 1 x 1 feature map the attention is the constant K (16), whatever the image.
     3. It costs as many parameters as the paper's (9 C K + K), most without effect.
 
     Args:
