@@ -22,6 +22,8 @@ class CrossEntropy(nn.Module):
             loss, Lin et al. 2017, doi:10.1109/ICCV.2017.324); 0: plain cross-entropy.
         divide_by: `batch`: the sum over a batch by its size (the paper's 1/N, and Keras), so that
             the weights' size scales the gradient; `weights`: by the weights' sum (PyTorch).
+        weigh_validation: whether the classes weigh in evaluation mode too; in Keras they do not, so
+            that schedule and early stopping follow the plain loss.
 
     Shape:
         logits (B, C), label (B,) → scalar.
@@ -37,6 +39,7 @@ class CrossEntropy(nn.Module):
         beta: float = 0.999,
         focus: float = 0.0,
         divide_by: str = "batch",
+        weigh_validation: bool = False,
     ) -> None:
         """Work out the weights."""
         super().__init__()
@@ -44,17 +47,19 @@ class CrossEntropy(nn.Module):
             raise ValueError(f"divide_by={divide_by}: expected one of {', '.join(DIVISORS)}")
         if focus < 0:
             raise ValueError(f"focus={focus}: expected a number from 0")
-        self.focus, self.divide_by = focus, divide_by
+        self.focus, self.divide_by, self.weigh_validation = focus, divide_by, weigh_validation
         self.weight: Tensor  # (C,)
         self.register_buffer("weight", _class_weights(counts, weight, beta))
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Return the weighted losses of the batch as one number."""
         loss = F.cross_entropy(logits, label, reduction="none")  # (B,), -log p
-        weight = self.weight[label]  # (B,)
         if self.focus:
             # Kept from 0, where a power below 1 has no finite slope.
             loss = (1 - (-loss).exp()).clamp(min=1e-6) ** self.focus * loss
+        if not (self.training or self.weigh_validation):
+            return loss.mean()
+        weight = self.weight[label]  # (B,)
         divisor = len(label) if self.divide_by == "batch" else weight.sum()
         return (weight * loss).sum() / divisor
 

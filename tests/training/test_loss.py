@@ -42,6 +42,15 @@ def test_the_batch_size_divides_and_not_the_sum_of_weights() -> None:
     assert CrossEntropy([6, 2], weight=None)(logits, label).item() == pytest.approx(math.log(2))
 
 
+def test_classes_weigh_in_training_only_as_in_keras() -> None:
+    logits, label = torch.zeros(2, 2), torch.tensor([0, 1])  # each sample loses log 2
+    weighed = 4 * math.log(2)
+    for weigh_validation, expected in ((False, math.log(2)), (True, weighed)):
+        loss = CrossEntropy([1, 1], weight=[3, 5], weigh_validation=weigh_validation)
+        assert loss.train()(logits, label).item() == pytest.approx(weighed)
+        assert loss.eval()(logits, label).item() == pytest.approx(expected)
+
+
 def test_divided_by_the_weights_it_is_pytorchs_own() -> None:
     torch.manual_seed(0)
     logits, label = torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 2])
