@@ -7,7 +7,6 @@ that what is unknown, missing or of another shape is found. NumPy alone: it serv
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -290,8 +289,3 @@ def write_weights(
     header |= {key: json.dumps(value) for key, value in _FED.items()}
     with replacing(path) as temporary:
         save_file(state, temporary, header)
-
-
-def count(backbone: str, top: bool = True) -> int:
-    """Return how many numbers the weights are, as Keras' `count_params`."""
-    return sum(prod(weight.shape) for weight in weights_of(backbone, top))
