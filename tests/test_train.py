@@ -84,6 +84,20 @@ def test_what_cannot_work_is_one_line() -> None:
     assert line.startswith("error: preprocess=weights feeds a backbone as its weights were trained")
 
 
+def test_a_job_that_cannot_work_does_not_stop_a_sweep(tmp_path: Path) -> None:
+    done = train(
+        *("-m", "optimizer.eps=0,0.1", "data=demo", "data.demo.images=100", "debug=fast"),
+        *("weights=none", "preprocess=paper", "backbone=mobilenet_v3_small"),
+        *("backbone.input_size=64", "trainer.accelerator=cpu", f"data.root={tmp_path / 'demo'}"),
+        *(f"data.cache={tmp_path / 'cache'}", f"runs={tmp_path / 'runs'}"),
+    )
+    assert done.returncode == 1
+    assert len(list((tmp_path / "runs").glob("*/*/*/DONE"))) == 1
+    failed, why = message(done).splitlines()[-2:]
+    assert "'optimizer.eps=0'" in failed
+    assert why.startswith("error: optimizer.eps=0: expected a number above 0")
+
+
 def test_what_exists_depends_on_what_was_chosen() -> None:
     done = train("attention=released", "attention.gamma=1")
     assert "Did you mean: attention.name" in message(done)

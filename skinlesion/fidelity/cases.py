@@ -16,6 +16,7 @@ import numpy as np
 
 from skinlesion.errors import SkinlesionError
 from skinlesion.fidelity.keras_weights import Weight, weights_of
+from skinlesion.fidelity.pins import pins
 from skinlesion.files import replacing
 
 TOLERANCE = 1e-4
@@ -33,14 +34,7 @@ GAIN = {"mobilenet_v3_large": 1.7, "nasnet_mobile": 1.0}
 
 def cuts(backbone: str) -> dict[int | str, str]:
     """Return our cuts by Keras' index, counted from the end as the authors do, and the `END`."""
-    return {pin["index"]: pin["cut"] for pin in pins(backbone)} | {END: _LAST[backbone]}
-
-
-def pins(backbone: str) -> list[dict[str, Any]]:
-    """Return what is known of Keras at each cut."""
-    every = json.loads(Path(__file__).with_name("keras_backbones.json").read_text("utf-8"))
-    pinned: list[dict[str, Any]] = every[backbone]["cuts"]
-    return pinned
+    return {pin["index"]: pin["cut"] for pin in pins()[backbone]["cuts"]} | {END: _LAST[backbone]}
 
 
 def _random(name: str) -> np.random.RandomState:

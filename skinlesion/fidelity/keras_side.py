@@ -30,8 +30,9 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np
 
 from skinlesion.errors import SkinlesionError, listing
-from skinlesion.fidelity.cases import END, Layer, Layers, cuts, numbers, picture, pins, write
+from skinlesion.fidelity.cases import END, Layer, Layers, cuts, numbers, picture, write
 from skinlesion.fidelity.keras_weights import BACKBONES, weights_of, write_weights
+from skinlesion.fidelity.pins import pins
 
 CLASSES = {"mobilenet_v3_large": "MobileNetV3Large", "nasnet_mobile": "NASNetMobile"}
 
@@ -87,7 +88,7 @@ def outputs(backbone: str) -> dict[int | str, Layer]:
     # MobileNetV3 begins with a Rescaling layer of its own.
     fed = image if backbone.startswith("mobilenet_v3") else image / 127.5 - 1
     layers = {key: model.layers[-1 if key == END else key] for key in cuts(backbone)}
-    for pin in pins(backbone):
+    for pin in pins()[backbone]["cuts"]:
         if (found := layers[pin["index"]].name) != pin["layer"]:
             raise SkinlesionError(f"layer {pin['index']} is {found}, expected {pin['layer']}.")
     cut = tf_keras.Model(model.input, [layer.output for layer in layers.values()])

@@ -6,11 +6,9 @@ Networks are built on the meta device, which counts without computing anything. 
 keras_backbones.json, a pin for each backbone of conf/backbone/.
 """
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +21,12 @@ from tqdm import tqdm
 from skinlesion.cli import clear_errors
 from skinlesion.data.table import CLASSES
 from skinlesion.errors import SkinlesionError
+from skinlesion.fidelity.pins import PINS, pins
+from skinlesion.models.backbone import Backbone
 from skinlesion.models.build import build_classifier
-from skinlesion.models.classifier import Classifier
+from skinlesion.models.weights import BackboneSpec
 
 CONF = Path(__file__).parents[2] / "conf/backbone"
-PINS = Path(__file__).parent / "keras_backbones.json"
 AGE_NORMALISATION = 3  # Keras' Normalization layer counts its mean, variance and count
 TABLE_9 = "mobilenet_v3_large"
 CAUSES = {
@@ -70,12 +69,6 @@ class Entry:
         return self.shape == tuple(self.pin["shape"]) and self.unexplained == 0
 
 
-@cache
-def pins() -> dict[str, Any]:
-    """Return what Keras has, by the backbone's name."""
-    return json.loads(PINS.read_text(encoding="utf-8"))
-
-
 def find_pin(backbone: str, cut: str) -> dict[str, Any]:
     """Return the pin of a cut.
 
@@ -103,14 +96,16 @@ def backbones() -> dict[str, dict[str, Any]]:
 def network_entry(fields: dict[str, Any], attention: str = "paper") -> Entry:
     """Compare the whole network, with soft attention and metadata."""
     pin = find_pin(fields["name"], fields["cut"])
-    network = _build(fields, attention)
+    with torch.device("meta"):
+        network = build_classifier(fields, {"name": attention}, {"name": "paper"}, len(CLASSES))
+        shape = network.backbone.feature_shape()
     return Entry(
         backbone=fields["name"],
         pin=pin,
-        shape=_shape(network),
+        shape=shape,
         ours=sum(p.numel() for p in network.parameters()),
         theirs=pin["network"]["parameters"],
-        causes=_causes_in_the_trunk(network, fields["name"])
+        causes=_causes_in_the_trunk(network.backbone)
         | {
             "gamma": sum(p.numel() for name, p in network.named_parameters() if "gamma" in name),
             "age": -AGE_NORMALISATION,
@@ -121,33 +116,25 @@ def network_entry(fields: dict[str, Any], attention: str = "paper") -> Entry:
 def trunk_entry(fields: dict[str, Any]) -> Entry:
     """Compare the backbone up to its cut."""
     pin = find_pin(fields["name"], fields["cut"])
-    network = _build(fields, "paper")
+    with torch.device("meta"):
+        backbone = Backbone(BackboneSpec.from_config(fields))
+        shape = backbone.feature_shape()
     return Entry(
         backbone=fields["name"],
         pin=pin,
-        shape=_shape(network),
-        ours=sum(p.numel() for p in network.backbone.parameters()),
+        shape=shape,
+        ours=sum(p.numel() for p in backbone.parameters()),
         theirs=pin["parameters"],
-        causes=_causes_in_the_trunk(network, fields["name"]),
+        causes=_causes_in_the_trunk(backbone),
     )
 
 
-def _build(fields: dict[str, Any], attention: str) -> Classifier:
-    with torch.device("meta"):
-        return build_classifier(fields, {"name": attention}, {"name": "paper"}, len(CLASSES))
-
-
-def _shape(network: Classifier) -> tuple[int, ...]:
-    with torch.device("meta"):
-        return network.backbone.feature_shape()
-
-
-def _causes_in_the_trunk(network: Classifier, backbone: str) -> dict[str, int]:
+def _causes_in_the_trunk(backbone: Backbone) -> dict[str, int]:
     """Count, module by module, what the two frameworks keep differently."""
-    modules = list(network.backbone.trunk.modules())
+    modules = list(backbone.trunk.modules())
     norms = [m for m in modules if isinstance(m, nn.BatchNorm2d)]
     causes = {"statistics": -sum(2 * m.num_features for m in norms)}  # ours: buffers
-    match pins()[backbone].get("apart"):
+    match pins()[backbone.spec.name].get("apart"):
         case "convolution_biases":  # before a batch norm, where they are without effect
             without = [m for m in modules if isinstance(m, nn.Conv2d) and m.bias is None]
             causes["biases"] = -sum(m.out_channels for m in without)

@@ -151,8 +151,8 @@ def _download(repository: str) -> str:
         why = next(iter(str(error).splitlines()), repr(error)) if online else "no network"
         raise SkinlesionError(
             f"weights=imagenet: {repository} could not be downloaded ({why}). Without a network: "
-            "weights=<file.safetensors or .pth> takes weights from a file, weights=none starts "
-            "from scratch."
+            "weights=<file.safetensors or .pth> takes weights from a file, weights=none "
+            "preprocess=paper starts from scratch."
         ) from None
 
 

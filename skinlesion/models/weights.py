@@ -109,7 +109,8 @@ def resolve_spec(spec: BackboneSpec, weights: str) -> BackboneSpec:
         if spec.pretrained is None:
             raise SkinlesionError(
                 f"weights=imagenet: timm has no ImageNet weights for {spec.name}. "
-                "weights=<file> takes them from a file, weights=none starts from scratch."
+                "weights=<file> takes them from a file, weights=none preprocess=paper starts from "
+                "scratch."
             )
         return spec
     header = _header(_existing(weights))

@@ -19,10 +19,11 @@ from torch import nn
 
 from skinlesion.errors import SkinlesionError
 from skinlesion.fidelity import parity
-from skinlesion.fidelity.cases import END, TOLERANCE, cuts, numbers, picture, pins, read
+from skinlesion.fidelity.cases import END, TOLERANCE, cuts, numbers, picture, read
 from skinlesion.fidelity.keras_side import convert
 from skinlesion.fidelity.keras_weights import BACKBONES, to_torch, weights_of, write_weights
 from skinlesion.fidelity.parity import build, compare, output, spec_of
+from skinlesion.fidelity.pins import pins
 from skinlesion.models import Backbone
 
 GOLDENS = Path(__file__).parent / "fixtures/keras_parity.npz"
@@ -69,7 +70,7 @@ def test_equals_keras(table, backbone, key):
 @each_backbone
 def test_the_goldens_are_of_the_authors_layers(backbone):
     found = {key: (g.name, list(g.shape)) for key, g in LAYERS[backbone].items() if key != END}
-    assert found == {pin["index"]: (pin["layer"], pin["shape"]) for pin in pins(backbone)}
+    assert found == {pin["index"]: (pin["layer"], pin["shape"]) for pin in pins()[backbone]["cuts"]}
 
 
 def test_every_row_of_table_9_is_there():
