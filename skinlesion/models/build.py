@@ -32,6 +32,7 @@ def build_classifier(
     classes: int,
     dropout: float = 0.5,
     pooling: str = "max",
+    hidden: int | None = None,
     initialiser: str = "keras",
 ) -> Classifier:
     """Build the network, without pretrained weights.
@@ -43,6 +44,7 @@ def build_classifier(
         classes: number of classes.
         dropout: see `Classifier`.
         pooling: see `Classifier`.
+        hidden: see `Classifier`.
         initialiser: see `skinlesion.models.initialise`.
 
     Raises:
@@ -58,6 +60,7 @@ def build_classifier(
             classes=classes,
             dropout=dropout,
             pooling=pooling,
+            hidden=hidden,
         )
         initialise(network, initialiser)
     except (TypeError, ValueError, RuntimeError) as error:  # of the layers, for such arguments

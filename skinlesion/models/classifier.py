@@ -25,6 +25,8 @@ class Classifier(nn.Module):
         classes: C, the number of classes.
         dropout: probability of dropping a feature of the image before the dense layer.
         pooling: `max`, 2x2 with stride 2 (released code), or `average`, over all positions.
+        hidden: units of a dense layer with ReLU before the last one (Table 9's Dense(512)); None
+            for none.
 
     Shape:
         image (B, 3, H, W) uint8, metadata (B, M) float → logits (B, C).
@@ -41,6 +43,7 @@ class Classifier(nn.Module):
         classes: int,
         dropout: float = 0.5,
         pooling: str = "max",
+        hidden: int | None = None,
     ) -> None:
         """Join the parts; the dense layer's width follows from the shape of t."""
         super().__init__()
@@ -59,14 +62,19 @@ class Classifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.pool = POOLS[pooling]
         t = torch.empty(1, *shape)
-        width = self._pooled(t).shape[1]
-        self.dense = nn.Linear(width + (metadata.width if metadata else 0), classes)
+        width = self._pooled(t).shape[1] + (metadata.width if metadata else 0)
+        if hidden is not None and hidden < 1:
+            raise ValueError(f"hidden={hidden}: expected at least 1, or null for none")
+        self.hidden = None if hidden is None else nn.Linear(width, hidden)
+        self.dense = nn.Linear(width if hidden is None else hidden, classes)
 
     def forward(self, image: Tensor, metadata: Tensor) -> Tensor:
         """Return logits (B, C); the metadata is not read where there is no metadata branch."""
         features = self._pooled(self.backbone(image))  # (B, F)
         if self.metadata is not None:
             features = torch.cat([features, self.metadata(metadata)], dim=1)  # (B, F + M')
+        if self.hidden is not None:
+            features = self.hidden(features).relu()  # (B, hidden)
         return self.dense(features)  # (B, classes)
 
     def _pooled(self, t: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ def initialise(network: Classifier, initialiser: str) -> None:
     if initialiser not in INITIALISERS:
         raise ValueError(f"initialiser={initialiser}: expected one of {', '.join(INITIALISERS)}")
     branch = [] if network.metadata is None else network.metadata.modules()
-    for layer in (network.dense, *branch):
+    for layer in (network.hidden, network.dense, *branch):
         if isinstance(layer, nn.Linear):
             layer.reset_parameters()
             if initialiser == "keras":

@@ -7,27 +7,32 @@ from torch import Tensor, nn
 
 
 class MetadataMLP(nn.Module):
-    """A dense layer with ReLU on the encoded age, sex and localization.
+    """Dense layers with ReLU on the encoded age, sex and localization.
 
     Args:
         features: encoded features per sample (21 for HAM10000: age 1, sex 4, localization 16).
-        width: units of the dense layer (paper: 4,096).
+        width: units of each dense layer (paper: 4,096).
+        layers: how many (paper: one; the notebook behind Table 9's Dense(512) has two).
 
     Shape:
         metadata (B, features) → (B, width).
     """
 
-    def __init__(self, features: int = 21, width: int = 4096) -> None:
-        """Create the dense layer."""
+    def __init__(self, features: int = 21, width: int = 4096, layers: int = 1) -> None:
+        """Create the dense layers."""
         super().__init__()
-        if width < 1:
-            raise ValueError(f"metadata.width={width}: expected at least 1")
-        self.dense = nn.Linear(features, width)
+        for name, value in (("width", width), ("layers", layers)):
+            if value < 1:
+                raise ValueError(f"metadata.{name}={value}: expected at least 1")
+        inputs = (features, *[width] * (layers - 1))
+        self.layers = nn.ModuleList(nn.Linear(count, width) for count in inputs)
         self.width = width
 
     def forward(self, metadata: Tensor) -> Tensor:
         """Return the metadata's representation (B, width), non-negative."""
-        return self.dense(metadata).relu()  # (B, width)
+        for layer in self.layers:
+            metadata = layer(metadata).relu()  # (B, width)
+        return metadata
 
 
 class GessertMLP(nn.Module):

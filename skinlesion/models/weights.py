@@ -1,6 +1,7 @@
 """Pretrained weights: timm's ImageNet tags, or a file that says how to build and feed itself.
 
-A `.safetensors` file may carry in its header, as text: `backbone`, `timm_model`, `timm_kwargs`
+A folder of `.safetensors` files stands for the one whose header names the backbone, so that a sweep
+over backbones needs one path. A `.safetensors` file may carry in its header, as text: `backbone`, `timm_model`, `timm_kwargs`
 (JSON), `mean`, `std` (JSON, for pixels in 0…1), `channels`, `strides` (`keras_v1`) and `source`.
 Without such a header, and for `.pth` files, the backbone's config says how to build and feed it.
 """
@@ -129,6 +130,35 @@ def resolve_spec(spec: BackboneSpec, weights: str) -> BackboneSpec:
         raise SkinlesionError(f"{weights}: its header does not say how to build: {error}") from None
 
 
+def find_weights(weights: str, backbone: str) -> str:
+    """Return the file in a folder of weights that belongs to a backbone; what is no folder as it is.
+
+    Args:
+        weights: `imagenet`, `none`, the path of a file, or of a folder of `.safetensors` files.
+        backbone: the config's name.
+
+    Raises:
+        SkinlesionError: if the folder holds no such file, or several.
+    """
+    if weights in ("imagenet", "none") or not Path(weights).is_dir():
+        return weights
+    owners = {path: _header(path).get("backbone") for path in Path(weights).glob("*.safetensors")}
+    found = sorted(path for path, owner in owners.items() if owner == backbone)
+    if len(found) == 1:
+        return str(found[0])
+    if found:
+        raise SkinlesionError(
+            f"weights={weights}: several files are for {backbone}: "
+            f"{listing([path.name for path in found])}. Name one of them."
+        )
+    there = sorted({owner for owner in owners.values() if owner})
+    raise SkinlesionError(
+        f"weights={weights}: no file in this folder is for {backbone}. Its headers name: "
+        f"{listing(there, 20) or 'none'}. weights=imagenet downloads timm's, weights=none "
+        "preprocess=paper starts from scratch."
+    )
+
+
 def load_state(path: str) -> dict[str, Tensor]:
     """Read a state dict from a `.safetensors`, `.pth`, `.pt` or `.bin` file.
 
@@ -202,8 +232,8 @@ def _existing(path: str) -> Path:
     file = Path(path)
     if not file.is_file():
         raise SkinlesionError(
-            f"weights={path}: no such file. Expected imagenet, none or the path of a "
-            ".safetensors or .pth file."
+            f"weights={path}: no such file. Expected imagenet, none, the path of a .safetensors or "
+            ".pth file, or of a folder of .safetensors files."
         )
     return file
 

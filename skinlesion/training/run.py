@@ -28,7 +28,7 @@ from skinlesion.evaluation.predictions import write_predictions
 from skinlesion.models.build import build_classifier
 from skinlesion.models.classifier import Classifier
 from skinlesion.models.preprocess import resolve_preprocess
-from skinlesion.models.weights import BackboneSpec, resolve_spec
+from skinlesion.models.weights import BackboneSpec, find_weights, resolve_spec
 from skinlesion.training.callbacks import Checkpoint, History
 from skinlesion.training.module import LesionModule
 from skinlesion.training.provenance import provenance
@@ -56,6 +56,7 @@ def run(config: DictConfig) -> RunDirectory:
     """
     _quiet()
     _check(config)
+    config.weights = find_weights(config.weights, config.backbone.name)
     # Whatever may be wrong is met before weights are loaded and images decoded.
     pl.seed_everything(config.seed, verbose=False)
     network = _network(config)
@@ -117,6 +118,7 @@ def _train(
     resume = directory.last if directory.last.exists() else None
     made_with = provenance()
     before = directory.read_json("provenance.json")["commits"] if resume else []
+    made_with["parameters"] = sum(p.numel() for p in module.network.parameters())
     made_with["commits"] = [*before, made_with["commit"]]  # one for each time it was started
     directory.write_json("provenance.json", made_with)
     log.info("%s %s", "resuming" if resume else "training", directory.path)
@@ -148,6 +150,7 @@ def _description(plain: dict[str, Any], spec: BackboneSpec) -> dict[str, Any]:
         "classes": len(CLASSES),
         "dropout": plain["dropout"],
         "pooling": plain["pooling"],
+        "hidden": plain["hidden"],
     }
 
 

@@ -22,7 +22,7 @@ from skinlesion.files import replacing
 
 # What cannot change a result.
 IRRELEVANT = (
-    *("runs", "force", "logger", "data.root", "data.cache", "data.workers", "data.demo"),
+    *("runs", "force", "sweep", "logger", "data.root", "data.cache", "data.workers", "data.demo"),
     *("trainer.accelerator", "trainer.devices"),
 )
 

@@ -29,7 +29,7 @@ def test_arguments_reach_the_parts(config):
     )
     assert network.attention.conv.out_channels == 3
     assert network.attention.gamma.item() == 0.5
-    assert network.metadata.dense.weight.shape == (11, 5)
+    assert network.metadata.layers[0].weight.shape == (11, 5)
     assert network.dense.out_features == 4
     assert network.dropout.p == 0.25
 

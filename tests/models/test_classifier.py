@@ -86,7 +86,7 @@ def test_a_vector_goes_to_the_dense_layer_as_it_is():
 def test_metadata_is_appended_behind_the_features():
     branch = MetadataMLP(features=1, width=2)
     branch.load_state_dict(
-        {"dense.weight": torch.tensor([[1.0], [2.0]]), "dense.bias": torch.zeros(2)}
+        {"layers.0.weight": torch.tensor([[1.0], [2.0]]), "layers.0.bias": torch.zeros(2)}
     )
     network = Classifier(Given(1, 1, 1), None, branch, classes=3).eval()
     features = features_of(network, torch.tensor([[[[5.0]]]]), torch.tensor([[7.0]]))
@@ -170,6 +170,33 @@ def test_dense_layer_has_the_authors_width(config):
     assert network.dense.in_features == 34_816
 
 
+def test_a_hidden_layer_stands_before_the_last(config):
+    network = Classifier(Given(1, 2, 2), None, None, classes=3, hidden=2).eval()
+    with torch.no_grad():
+        network.hidden.weight.copy_(torch.tensor([[2.0], [-1.0]]))
+        network.hidden.bias.zero_()
+        network.dense.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 3.0]]))
+        network.dense.bias.zero_()
+    # The largest of the map is 4; hidden 8 and, below zero, 0.
+    image = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    assert network(image, METADATA[:1]).tolist() == [[8.0, 0.0, 24.0]]
+
+
+def test_table_9s_dense_512_has_the_authors_parameters(config):
+    # The notebook behind the row (nb30) counts 37,062,250, with the batch norms' statistics
+    # (22,160) and the three numbers of Keras' Normalization, and without gamma. Its metadata passes
+    # two layers.
+    with torch.device("meta"):
+        network = build_classifier(
+            config("mobilenet_v3_large"),
+            {"name": "released"},
+            {"name": "paper", "layers": 2},
+            classes=7,
+            hidden=512,
+        )
+    assert sum(p.numel() for p in network.parameters()) == 37_062_250 - 22_160 - 3
+
+
 def test_a_cut_of_one_position_works_through_the_head(config):
     fields = config("mobilenet_v3_large", cut="blocks.5.1.se.gate", input_size=64)
     network = build_classifier(fields, {"name": "paper"}, {"name": "paper"}, 7, 0.5)
@@ -197,6 +224,6 @@ def test_one_training_step_gives_every_parameter_a_finite_gradient(config, image
     for label, parameter in network.named_parameters():
         assert parameter.grad is not None, label
         assert parameter.grad.isfinite().all(), label
-    for label in ("attention.gamma", "attention.conv.weight", "metadata.dense.weight"):
+    for label in ("attention.gamma", "attention.conv.weight", "metadata.layers.0.weight"):
         assert network.get_parameter(label).grad.any(), label
     assert next(network.backbone.parameters()).grad.any()

@@ -10,7 +10,9 @@ from skinlesion.models.metadata import GessertMLP
 def test_is_a_dense_layer_with_relu():
     branch = MetadataMLP(features=2, width=3)
     weight = torch.tensor([[1.0, 2.0], [-1.0, 0.0], [0.0, 1.0]])
-    branch.load_state_dict({"dense.weight": weight, "dense.bias": torch.tensor([0.5, 0.5, -9.0])})
+    branch.load_state_dict(
+        {"layers.0.weight": weight, "layers.0.bias": torch.tensor([0.5, 0.5, -9.0])}
+    )
     # 1·1 + 2·4 + 0.5;  -1·1 + 0.5 < 0;  1·4 - 9 < 0
     assert branch(torch.tensor([[1.0, 4.0]])).tolist() == [[9.5, 0.0, 0.0]]
 
@@ -22,9 +24,19 @@ def test_has_the_authors_parameters():
     assert branch.width == 4096
 
 
-def test_needs_a_unit():
-    with pytest.raises(ValueError, match=r"metadata\.width=0: expected at least 1"):
-        MetadataMLP(width=0)
+def test_can_have_more_layers():
+    branch = MetadataMLP(features=2, width=2, layers=2)
+    for layer in branch.layers:
+        torch.nn.init.constant_(layer.weight, 1.0)
+        torch.nn.init.constant_(layer.bias, -1.0)
+    # 1 + 4 - 1 = 4, twice; 4 + 4 - 1 = 7
+    assert branch(torch.tensor([[1.0, 4.0]])).tolist() == [[7.0, 7.0]]
+
+
+@pytest.mark.parametrize("argument", ["width", "layers"])
+def test_needs_one_at_least(argument):
+    with pytest.raises(ValueError, match=rf"metadata\.{argument}=0: expected at least 1"):
+        MetadataMLP(**{argument: 0})
 
 
 def test_gesserts_branch_is_two_layers_with_batch_norm_relu_and_dropout():
