@@ -1,8 +1,8 @@
 """Train and evaluate one run, or a sweep of runs: `python train.py --help`."""
 
 import sys
-from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -10,18 +10,24 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from skinlesion.cli import clear_errors, without_plus
+from skinlesion.errors import SkinlesionError
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(config: DictConfig) -> None:
+def main(config: DictConfig) -> Any:
     """Train what the config says; torch is imported only here, so that --help is quick."""
-    from skinlesion.training.run import run
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        from skinlesion.sweeps.job import run_job
 
-    # A run answers here, or Hydra would put a line of its own before the message. A sweep must show
-    # Hydra the error: it goes on with the other jobs, and says in that line which one failed.
-    alone = HydraConfig.get().mode is RunMode.RUN
-    with clear_errors() if alone else nullcontext():
-        run(config)
+        return run_job(config)  # an outcome: a job that fails does not stop the others
+
+    from skinlesion.training.run import run, summarise
+
+    # Answered here, or Hydra would put a line of its own before the message.
+    with clear_errors():
+        if config.sweep is not None:
+            raise SkinlesionError(f"'{config.sweep.title}' is a sweep of many runs: add -m.")
+        summarise(run(config))
 
 
 if __name__ == "__main__":

@@ -64,6 +64,18 @@ class CheckedArchive:
     table: pd.DataFrame
     frame: pd.DataFrame
 
+    def digest(self, cache: Path, size: int) -> str | None:
+        """Return the data's digest (see `Samples`), None before the images were decoded.
+
+        Args:
+            cache: folder of the image caches.
+            size: height and width of an image, in pixels.
+        """
+        image_ids = self.table["image_id"].tolist()
+        if not cache_path(cache, self.archive, image_ids, size).exists():
+            return None
+        return _digest(self.table, open_cache(cache, self.archive, image_ids, size).digest)
+
     def load(self, cache: Path, size: int, missing: str = "category") -> Samples:
         """Open the image cache, decoding every image at the first use, and encode the metadata.
 
@@ -78,15 +90,18 @@ class CheckedArchive:
         image_ids = self.table["image_id"].tolist()
         images = open_cache(cache, self.archive, image_ids, size)
         position = pd.Series(np.arange(len(image_ids)), index=image_ids)
-        content = table_digest(self.table) + images.digest
         return Samples(
             frame=self.frame,
             images=images.images,
             rows=position[self.frame["image_id"]].to_numpy(),
             encoder=MetadataEncoder.fit(self.frame[self.frame["split"] == "train"], missing),
-            digest=hashlib.sha256(content.encode()).hexdigest(),
+            digest=_digest(self.table, images.digest),
             leak=leak_report(self.frame),
         )
+
+
+def _digest(table: pd.DataFrame, images: str) -> str:
+    return hashlib.sha256((table_digest(table) + images).encode()).hexdigest()
 
 
 def check(

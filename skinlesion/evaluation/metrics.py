@@ -1,13 +1,15 @@
 """Metrics of a classifier, as small pure functions on arrays.
 
 Section 5 of the paper treats each class one-vs-rest, so most functions take the :class:`Counts`
-of :func:`one_vs_rest` and return one value per class, shape (C,); :func:`macro` and :func:`sd`
-sum a row of those up as the paper does. n is the number of samples, C that of classes; `y` (n,) and
-`predicted` (n,) are class indices in [0, C), `probabilities` (n, C) have rows that sum to 1.
+of :func:`one_vs_rest` and return one value per class, shape (C,); :func:`macro`, :func:`weighted`
+and :func:`sd` sum a row of those up as the paper does. n is the number of samples, C that of
+classes; `y` (n,) and `predicted` (n,) are class indices in [0, C), `probabilities` (n, C) have rows
+that sum to 1. Where a shape begins with ..., any number of axes may stand before it, such as one
+for the draws of :mod:`skinlesion.evaluation.bootstrap`.
 
 What cannot be measured is NaN: precision, recall, F1 and AUC of a class with no sample in the
-labels, specificity and AUC of one with no other beside it. `macro` and `sd` skip NaN, so that all
-rows of a table run over the same classes.
+labels, specificity and AUC of one with no other beside it. `macro`, `weighted` and `sd` skip NaN,
+so that all rows of a table run over the same classes.
 """
 
 from pathlib import Path
@@ -26,7 +28,7 @@ PER_CLASS = ("precision", "recall", "specificity", "f1", "auc", "accuracy")
 
 
 class Counts(NamedTuple):
-    """True and false positives and negatives of each class against the rest, each (C,)."""
+    """True and false positives and negatives of each class against the rest, each (..., C)."""
 
     tp: Ints
     fp: Ints
@@ -41,11 +43,12 @@ def confusion_matrix(y: Ints, predicted: Ints, n_classes: int) -> Ints:
 
 
 def one_vs_rest(confusion: Ints) -> Counts:
-    """Return each class's counts against the rest from a confusion matrix (C, C)."""
-    tp = np.diagonal(confusion)
-    fp = confusion.sum(axis=0) - tp
-    fn = confusion.sum(axis=1) - tp
-    return Counts(tp, fp, fn, confusion.sum() - tp - fp - fn)
+    """Return each class's counts against the rest from a confusion matrix (..., C, C)."""
+    tp = np.diagonal(confusion, axis1=-2, axis2=-1)
+    fp = confusion.sum(axis=-2) - tp
+    fn = confusion.sum(axis=-1) - tp
+    n = confusion.sum(axis=(-2, -1))[..., None]
+    return Counts(tp, fp, fn, n - tp - fp - fn)
 
 
 def precision(counts: Counts) -> Floats:
@@ -94,17 +97,17 @@ def auc(y: Ints, probabilities: Floats) -> Floats:
     )
 
 
-def accuracy(confusion: Ints) -> float:
-    """The share of samples on the diagonal of a confusion matrix (C, C)."""
-    return float(np.trace(confusion) / confusion.sum())
+def accuracy(confusion: Ints) -> Floats:
+    """The share of samples on the diagonal of a confusion matrix (..., C, C), shape (...)."""
+    return _ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
 
 
-def balanced_accuracy(counts: Counts) -> float:
+def balanced_accuracy(counts: Counts) -> Floats:
     """Mean recall over classes: what balanced accuracy means for several classes."""
     return macro(recall(counts))
 
 
-def ovr_balanced_accuracy(counts: Counts) -> float:
+def ovr_balanced_accuracy(counts: Counts) -> Floats:
     """Mean over classes of (sensitivity + specificity) / 2: "Balanced Accuracy" in Table 8.
 
     As a rule above :func:`balanced_accuracy`: one class against six others has a high specificity.
@@ -118,11 +121,19 @@ def ece(y: Ints, probabilities: Floats, n_bins: int = 15) -> float:
     Mean distance between confidence and accuracy over equal-width bins (left open, right closed),
     weighted by their samples.
     """
+    bins, errors = binned_errors(y, probabilities, n_bins)
+    # |B|/n * |acc(B) - conf(B)| is |sum over B of (correct - confidence)| / n.
+    return float(np.abs(np.bincount(bins, weights=errors)).sum() / len(y))
+
+
+def binned_errors(y: Ints, probabilities: Floats, n_bins: int = 15) -> tuple[Ints, Floats]:
+    """Return what :func:`ece` sums: each sample's bin and its correct - confidence, both (n,).
+
+    A bin is in [0, n_bins], "correct" is 1 or 0.
+    """
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == y
-    bins = np.ceil(confidence * n_bins).astype(int)
-    # |B|/n * |acc(B) - conf(B)| is |sum over B of (correct - confidence)| / n.
-    return float(np.abs(np.bincount(bins, weights=correct - confidence)).sum() / len(y))
+    return np.ceil(confidence * n_bins).astype(np.int64), correct - confidence
 
 
 def brier(y: Ints, probabilities: Floats) -> float:
@@ -131,32 +142,85 @@ def brier(y: Ints, probabilities: Floats) -> float:
     The original definition (Brier 1950, doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2); for
     two classes it is twice the common binary form.
     """
+    return float(squared_errors(y, probabilities).mean())
+
+
+def squared_errors(y: Ints, probabilities: Floats) -> Floats:
+    """Return what :func:`brier` averages: each sample's squared error over the classes, (n,)."""
     truth = np.eye(probabilities.shape[1])[y]  # (n, C)
-    return float(((probabilities - truth) ** 2).sum(axis=1).mean())
+    return ((probabilities - truth) ** 2).sum(axis=1)
 
 
-def macro(values: Floats) -> float:
-    """Mean over the classes that have a value."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
+def macro(values: Floats) -> Floats:
+    """Mean over the classes that have a value: (..., C) to (...)."""
+    return weighted(values, np.ones(values.shape[-1], dtype=np.int64))
 
 
-def sd(values: Floats) -> float:
-    """Population standard deviation over the classes that have a value: sigma in Tables 5 and 6.
+def weighted(values: Floats, support: Ints) -> Floats:
+    """Mean over the classes that have a value, each weighing as much as it has samples.
 
-    The paper's values are STDEV.P cut, not rounded, to three decimals.
+    `values` and `support` (the true samples of each class) are (..., C), the result is (...). As
+    sklearn's "weighted avg", which Table 10 prints where Table 8 prints :func:`macro`. The weighted
+    recall is the accuracy.
     """
-    known = values[~np.isnan(values)]
-    return float(known.std()) if len(known) else float("nan")
+    known = ~np.isnan(values)
+    total = np.where(known, values, 0) * support
+    return _ratio(total.sum(axis=-1), (known * support).sum(axis=-1))
+
+
+def sd(values: Floats) -> Floats:
+    """Population standard deviation over the classes that have a value: (..., C) to (...).
+
+    It is sigma in Tables 5 and 6. The paper's values are STDEV.P cut, not rounded, to three
+    decimals.
+    """
+    return np.sqrt(macro((values - macro(values)[..., None]) ** 2))
+
+
+def collect(
+    confusion: Ints, auc: Floats, ece: Floats, brier: Floats, classes: tuple[str, ...]
+) -> dict[str, Any]:
+    """Derive every metric from a confusion matrix (..., C, C).
+
+    `auc` (..., C), `ece` (...) and `brier` (...) come with it. The keys are those of
+    :func:`evaluate` without "confusion"; every value is an array (...).
+    """
+    counts = one_vs_rest(confusion)
+    support = counts.tp + counts.fn
+    per_class = {
+        "precision": precision(counts),
+        "recall": recall(counts),
+        "specificity": specificity(counts),
+        "f1": f1(counts),
+        "auc": auc,
+        "accuracy": ovr_accuracy(counts),
+    }
+    return {
+        "n": support.sum(axis=-1),
+        "accuracy": accuracy(confusion),
+        "balanced_accuracy": balanced_accuracy(counts),
+        "ovr_balanced_accuracy": ovr_balanced_accuracy(counts),
+        "ece": ece,
+        "brier": brier,
+        "macro": {name: macro(values) for name, values in per_class.items()},
+        "weighted": {name: weighted(values, support) for name, values in per_class.items()},
+        "sd": {name: sd(values) for name, values in per_class.items()},
+        "per_class": {
+            label: {"support": support[..., c]}
+            | {name: values[..., c] for name, values in per_class.items()}
+            for c, label in enumerate(classes)
+        },
+    }
 
 
 def evaluate(y: Ints, probabilities: Floats, classes: tuple[str, ...]) -> dict[str, Any]:
     """Return every metric as plain Python numbers, fit for JSON: None where it cannot be measured.
 
     ``{"n", "accuracy", "balanced_accuracy", "ovr_balanced_accuracy", "ece", "brier",
-    "macro": {...}, "sd": {...}, "per_class": {class: {"support", ...}}, "confusion": [[...]]}``
-    where ``...`` stands for PER_CLASS, and a row of the confusion matrix for a true class. The
-    predicted class is the one of the highest probability, the first among equals.
+    "macro": {...}, "weighted": {...}, "sd": {...}, "per_class": {class: {"support", ...}},
+    "confusion": [[...]]}`` where ``...`` stands for PER_CLASS, and a row of the confusion matrix
+    for a true class. The predicted class is the one of the highest probability, the first among
+    equals.
 
     Raises SkinlesionError if shapes do not fit, there is no sample, a label is not in [0, C) or a
     probability is not finite.
@@ -175,31 +239,14 @@ def evaluate(y: Ints, probabilities: Floats, classes: tuple[str, ...]) -> dict[s
         raise SkinlesionError("some probabilities are not finite; the model has diverged")
 
     confusion = confusion_matrix(y, probabilities.argmax(axis=1), n_classes)
-    counts = one_vs_rest(confusion)
-    per_class = {
-        "precision": precision(counts),
-        "recall": recall(counts),
-        "specificity": specificity(counts),
-        "f1": f1(counts),
-        "auc": auc(y, probabilities),
-        "accuracy": ovr_accuracy(counts),
-    }
-    return {
-        "n": len(y),
-        "accuracy": accuracy(confusion),
-        "balanced_accuracy": balanced_accuracy(counts),
-        "ovr_balanced_accuracy": _plain(ovr_balanced_accuracy(counts)),
-        "ece": ece(y, probabilities),
-        "brier": brier(y, probabilities),
-        "macro": {name: _plain(macro(values)) for name, values in per_class.items()},
-        "sd": {name: _plain(sd(values)) for name, values in per_class.items()},
-        "per_class": {
-            label: {"support": int(counts.tp[c] + counts.fn[c])}
-            | {name: _plain(values[c]) for name, values in per_class.items()}
-            for c, label in enumerate(classes)
-        },
-        "confusion": confusion.tolist(),
-    }
+    found = collect(
+        confusion,
+        auc(y, probabilities),
+        np.asarray(ece(y, probabilities)),
+        np.asarray(brier(y, probabilities)),
+        classes,
+    )
+    return _plain(found) | {"confusion": confusion.tolist()}
 
 
 def evaluate_file(path: str | Path) -> dict[str, dict[str, Any]]:
@@ -244,13 +291,16 @@ def summary_table(metrics: dict[str, Any]) -> str:
     )
 
 
-def _ratio(part: Ints, whole: Ints) -> Floats:
+def _ratio(part: Any, whole: Ints) -> Floats:
     """Part / whole, NaN where the whole is 0."""
-    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
+    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)[()]
 
 
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+def _plain(value: Any) -> Any:
+    """Numpy's numbers in (dicts of) metrics as Python's, NaN as None."""
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return None if np.isnan(value) else value.item()
 
 
 def _cell(value: float | None) -> str:

@@ -1,7 +1,9 @@
 """Pretrained weights: timm's ImageNet tags, or a file that says how to build and feed itself.
 
 A folder of `.safetensors` files stands for the one whose header names the backbone, so that a sweep
-over backbones needs one path. A `.safetensors` file may carry in its header, as text: `backbone`, `timm_model`, `timm_kwargs`
+over backbones needs one path.
+
+A `.safetensors` file may carry in its header, as text: `backbone`, `timm_model`, `timm_kwargs`
 (JSON), `mean`, `std` (JSON, for pixels in 0…1), `channels`, `strides` (`keras_v1`) and `source`.
 Without such a header, and for `.pth` files, the backbone's config says how to build and feed it.
 """
@@ -131,7 +133,7 @@ def resolve_spec(spec: BackboneSpec, weights: str) -> BackboneSpec:
 
 
 def find_weights(weights: str, backbone: str) -> str:
-    """Return the file in a folder of weights that belongs to a backbone; what is no folder as it is.
+    """Return the file in a folder of weights that belongs to a backbone; other weights as they are.
 
     Args:
         weights: `imagenet`, `none`, the path of a file, or of a folder of `.safetensors` files.

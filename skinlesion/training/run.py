@@ -32,7 +32,7 @@ from skinlesion.models.weights import BackboneSpec, find_weights, resolve_spec
 from skinlesion.training.callbacks import Checkpoint, History
 from skinlesion.training.module import LesionModule
 from skinlesion.training.provenance import provenance
-from skinlesion.training.rundir import RunDirectory, run_key
+from skinlesion.training.rundir import RunDirectory, find_runs, identity, run_key
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,10 @@ def run(config: DictConfig) -> RunDirectory:
     _quiet()
     _check(config)
     config.weights = find_weights(config.weights, config.backbone.name)
+    weights = _weights_digest(config.weights)
+    if not config.force and (finished := _finished(config, weights)):
+        log.info("%s is done; force=true runs it again.", finished.path)
+        return finished
     # Whatever may be wrong is met before weights are loaded and images decoded.
     pl.seed_everything(config.seed, verbose=False)
     network = _network(config)
@@ -64,7 +68,6 @@ def run(config: DictConfig) -> RunDirectory:
     archive = _archive(config)
     logger = _logger(config)
     augment = instantiate(config.augment)
-    weights = _weights_digest(config.weights)
     network.backbone.load(config.weights)
     samples = archive.load(
         Path(config.data.cache), config.backbone.input_size, config.missing_metadata
@@ -72,19 +75,34 @@ def run(config: DictConfig) -> RunDirectory:
     key = run_key(config, samples.digest, weights)
     directory = RunDirectory(Path(config.runs) / config.backbone.name / key / f"seed{config.seed}")
     with directory.lock():
-        if directory.done.exists() and not config.force:
-            log.info("%s is done; force=true runs it again.", directory.path)
-        else:
-            if config.force:
-                directory.clear()
+        if config.force:
+            directory.clear()
+        if not directory.done.exists():  # another process may have finished it meanwhile
             loaders = LesionDataModule(
                 samples, config.batch_size, augment, config.seed, config.data.workers
             )
             module = _module(config, network, samples)
             _train(config, module, loaders, logger, directory)
             _finish(config, samples, directory, weights)
-    _summarise(directory)
     return directory
+
+
+def _finished(config: DictConfig, weights: str) -> RunDirectory | None:
+    """Return the finished run of this config, data and weights, without building anything."""
+    candidates = [
+        directory
+        for directory in find_runs(
+            Path(config.runs), f"{config.backbone.name}/*/seed{config.seed}"
+        ).get(identity(config), [])
+        if directory.done.exists() and directory.read_json("provenance.json")["weights"] == weights
+    ]
+    if not candidates:
+        return None
+    digest = _archive(config).digest(Path(config.data.cache), config.backbone.input_size)
+    for directory in candidates:
+        if directory.read_json("provenance.json")["data"] == digest:
+            return directory
+    return None
 
 
 def _train(
@@ -257,7 +275,8 @@ def _write_split(samples: Samples, directory: RunDirectory) -> None:
     directory.write_text("split.csv", text)
 
 
-def _summarise(directory: RunDirectory) -> None:
+def summarise(directory: RunDirectory) -> None:
+    """Log a finished run's metrics, a row per class, and where its files are."""
     metrics = directory.read_json("metrics.json")
     for part, measured in metrics["parts"].items():
         log.info("\n%s (split=%s: %s)", part, metrics["protocol"], PROTOCOLS[part])

@@ -7,6 +7,7 @@ runs/<backbone>/<key>/seed<k>/
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,20 @@ IRRELEVANT = (
 )
 
 
+def identity(config: DictConfig) -> str:
+    """Return a digest of a job's config that does not need its data and weights.
+
+    The seed counts; paths, devices and the place of the weights do not. Jobs of a sweep and runs
+    find each other by it.
+
+    Args:
+        config: the job's config, or the `config.yaml` of a run.
+    """
+    values = _relevant(config)
+    values.pop("weights", None)
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
 def run_key(config: DictConfig, data_digest: str, weights_digest: str) -> str:
     """Return ten hexadecimal digits that name what a run is, whatever its seed and machine.
 
@@ -38,17 +53,39 @@ def run_key(config: DictConfig, data_digest: str, weights_digest: str) -> str:
     # The seed is no part of the key, also where other values are interpolated from it.
     seedless = deepcopy(config)
     seedless.seed = 0
-    values = OmegaConf.to_container(seedless, resolve=True)
-    assert isinstance(values, dict)
-    values["weights"] = weights_digest
+    values = _relevant(seedless) | {"weights": weights_digest}
+    text = json.dumps([values, data_digest], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def find_runs(runs: Path, pattern: str = "*/*/*") -> dict[str, list["RunDirectory"]]:
+    """Return the run directories under a folder by the identity of their configs.
+
+    Args:
+        runs: the folder of the run directories.
+        pattern: which of them, as `<backbone>/<key>/seed<k>`.
+    """
+    found: dict[str, list[RunDirectory]] = {}
+    for path in sorted(runs.glob(f"{pattern}/config.yaml")):
+        directory = RunDirectory(path.parent)
+        found.setdefault(identity(directory.config()), []).append(directory)
+    return found
+
+
+def _relevant(config: DictConfig) -> dict[str, Any]:
+    """Return the resolved values without what cannot change a result."""
+    values: Any = OmegaConf.to_container(config, resolve=True)
     for name in IRRELEVANT:
         *groups, last = name.split(".")
         group: Any = values
         for part in groups:
-            group = group[part]
+            group = group.get(part, {})
         group.pop(last, None)
-    text = json.dumps([values, data_digest], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    return values
+
+
+class RunLocked(SkinlesionError):
+    """Another process is at work in the run directory."""
 
 
 class RunDirectory:
@@ -74,16 +111,33 @@ class RunDirectory:
         """Hold the directory against other processes.
 
         Raises:
-            SkinlesionError: if another process is at work in it.
+            RunLocked: if another process is at work in it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(self.path / ".lock", timeout=0):
+            # A moment's patience: `locked` takes the lock too.
+            with FileLock(self.path / ".lock", timeout=1):
                 yield
         except Timeout:
-            raise SkinlesionError(
+            raise RunLocked(
                 f"{self.path}: another process is training this run. Wait for it, or stop it."
             ) from None
+
+    def locked(self) -> bool:
+        """Return whether another process is at work in it."""
+        if not os.access(self.path, os.W_OK):
+            return False
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    def config(self) -> DictConfig:
+        """Return the config that the run was made with."""
+        config = OmegaConf.load(self.path / "config.yaml")
+        assert isinstance(config, DictConfig)
+        return config
 
     def clear(self) -> None:
         """Remove everything but the lock."""

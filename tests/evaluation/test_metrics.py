@@ -161,6 +161,48 @@ def test_macro_and_sd_skip_what_was_not_measured():
     assert metrics.sd(values) == 1
 
 
+def test_weighted_is_the_mean_over_samples_of_their_class_value():
+    # Supports 5, 3, 2 of 10
+    result = metrics.evaluate(*samples(CONFUSION), CLASSES)["weighted"]
+    # (5 * 3/4 + 3 * 2/3 + 2 * 2/3) / 10 = (45 + 24 + 16) / 120
+    assert result["precision"] == pytest.approx(85 / 120)
+    # (5 * 3/5 + 3 * 2/3 + 2 * 1) / 10: the accuracy, 7 right of 10
+    assert result["recall"] == pytest.approx(7 / 10)
+    # (5 * 4/5 + 3 * 6/7 + 2 * 7/8) / 10 = (4 + 18/7 + 7/4) / 10
+    assert result["specificity"] == pytest.approx((4 + 18 / 7 + 7 / 4) / 10)
+    # (5 * 2/3 + 3 * 2/3 + 2 * 4/5) / 10 = (50 + 30 + 24) / 150
+    assert result["f1"] == pytest.approx(104 / 150)
+    # (5 * 7 + 3 * 8 + 2 * 9) / 100
+    assert result["accuracy"] == pytest.approx(77 / 100)
+
+
+def test_weighted_skips_what_was_not_measured():
+    # (1 * 2 + 4 * 1) / (2 + 1)
+    assert metrics.weighted(np.array([1, np.nan, 4]), np.array([2, 7, 1])) == 2
+    assert np.isnan(metrics.weighted(np.array([np.nan, np.nan]), np.array([2, 7])))
+    # b alone has samples, and no specificity; that of a, which has none, weighs nothing
+    alone = metrics.evaluate(np.array([1, 1]), np.array([[0.2, 0.8], [0.6, 0.4]]), ("a", "b"))
+    assert alone["weighted"]["specificity"] is None
+
+
+def test_matrices_may_be_stacked():
+    mirrored = CONFUSION[::-1, ::-1]  # a and c change places
+    confusion = np.stack([[CONFUSION, mirrored]])  # (1, 2, C, C)
+    counts = metrics.one_vs_rest(confusion)
+    support = counts.tp + counts.fn
+    assert support.tolist() == [[[5, 3, 2], [2, 3, 5]]]
+    assert metrics.recall(counts)[0] == pytest.approx(
+        np.array([[3 / 5, 2 / 3, 1], [1, 2 / 3, 0.6]])
+    )
+    assert metrics.specificity(counts)[0, 1] == pytest.approx([7 / 8, 6 / 7, 4 / 5])
+    assert metrics.accuracy(confusion) == pytest.approx(np.full((1, 2), 7 / 10))
+    f1 = metrics.f1(counts)
+    assert metrics.macro(f1) == pytest.approx(np.full((1, 2), (2 / 3 + 2 / 3 + 4 / 5) / 3))
+    assert metrics.weighted(f1, support) == pytest.approx(np.full((1, 2), 104 / 150))
+    # values x, x, x + d: the sd is d * sqrt(2) / 3; 4/5 - 2/3 = 2/15
+    assert metrics.sd(f1) == pytest.approx(np.full((1, 2), 2 / 15 * 2**0.5 / 3))
+
+
 def test_the_perfect_predictor():
     result = metrics.evaluate(np.array([0, 1, 2, 2]), np.eye(3)[[0, 1, 2, 2]], CLASSES)
     for key in ("accuracy", "balanced_accuracy", "ovr_balanced_accuracy"):
@@ -192,11 +234,13 @@ def test_evaluate_returns_plain_numbers_in_the_documented_shape():
         "ece",
         "brier",
         "macro",
+        "weighted",
         "sd",
         "per_class",
         "confusion",
     ]
-    assert list(result["macro"]) == list(result["sd"]) == list(metrics.PER_CLASS)
+    for key in ("macro", "weighted", "sd"):
+        assert list(result[key]) == list(metrics.PER_CLASS)
     assert list(result["per_class"]) == list(CLASSES)
     assert list(result["per_class"]["a"]) == ["support", *metrics.PER_CLASS]
     assert [result["per_class"][name]["support"] for name in CLASSES] == [5, 3, 2]

@@ -1,0 +1,1 @@
+"""Published cells, tables, comparisons: from run directories and nothing else."""

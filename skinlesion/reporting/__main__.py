@@ -1,0 +1,148 @@
+"""``python -m skinlesion.reporting``: tables, the status of a sweep, a comparison of two runs."""
+
+import argparse
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from skinlesion.cli import clear_errors
+from skinlesion.errors import SkinlesionError
+from skinlesion.files import replacing
+
+PAPER = [f"table{number}" for number in range(3, 12)]
+KEPT = ("config.yaml", "history.csv", "metrics.json", "predictions.csv", "provenance.json", "DONE")
+EPILOG = """\
+What a sweep was started with is said here too, or its runs are not found:
+  python train.py -cd sweeps -cn table4 -m budget=cpu seed=0
+  python -m skinlesion.reporting tables table4 budget=cpu seed=0"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; wrong input ends in one message and exit code 1."""
+    parser = _parser()
+    options, further = parser.parse_known_args(arguments)
+    # argparse takes no more words after an option.
+    if further and (not hasattr(options, "words") or any(w.startswith("-") for w in further)):
+        parser.error(f"unrecognized arguments: {' '.join(further)}")
+    if further:
+        options.words += further
+    with clear_errors():
+        options.run(options)
+
+
+def tables(options: argparse.Namespace) -> None:
+    """Write the tables of sweeps, in every format, and print where they are."""
+    from skinlesion.reporting.render import latex, long_csv, markdown, page
+    from skinlesion.reporting.tables import Results, build_table
+    from skinlesion.sweeps.jobs import read_sweep
+
+    names, overrides = _apart(options.words)
+    sweeps = [read_sweep(name, overrides) for name in names or PAPER]
+    results = Results(_existing(options.runs), sweeps)
+    out = Path(options.out or Path(options.runs) / "tables")
+    built = [build_table(sweep, results) for sweep in tqdm(sweeps, "tables", disable=None)]
+    written = {}
+    for table in built:
+        for ending, text in (("md", markdown), ("csv", long_csv), ("tex", latex)):
+            written[out / f"{table.name}.{ending}"] = text(table)
+    written[out / "index.html"] = page(built)
+    for path, content in written.items():
+        with replacing(path) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    for table in built:
+        done = sum(len(row.runs) for row in table.rows)
+        left = sum(len(row.missing) for row in table.rows)
+        print(f"{out / table.name}.md, .csv, .tex: {done} runs, {left} not run")
+    print(out / "index.html")
+
+
+def status(options: argparse.Namespace) -> None:
+    """Print how far each job of a sweep is."""
+    from skinlesion.sweeps.jobs import names, read_sweep
+    from skinlesion.sweeps.status import report, sweep_status
+
+    chosen, overrides = _apart(options.words)
+    if len(chosen) != 1:
+        raise SkinlesionError(f"name one sweep; there are {', '.join(names())}.")
+    sweep = read_sweep(chosen[0], overrides)
+    print(report(sweep, sweep_status(sweep, Path(options.runs))))
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Print the differences between two runs."""
+    from skinlesion.reporting.compare import compare, table
+
+    print(table(compare(Path(options.a), Path(options.b), options.part)))
+
+
+def collect(options: argparse.Namespace) -> None:
+    """Copy finished runs without checkpoints, figures and the split."""
+    runs, out = _existing(options.runs), Path(options.folder)
+    done = sorted(path.parent for path in runs.glob("*/*/*/DONE"))
+    if not done:
+        raise SkinlesionError(f"{runs}: no run is finished, nothing to collect.")
+    for run in tqdm(done, "collecting", disable=None):
+        for name in KEPT:
+            with replacing(out / run.relative_to(runs) / name) as temporary:
+                shutil.copyfile(run / name, temporary)
+    print(f"{out}: {len(done)} runs")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m skinlesion.reporting",
+        description=__doc__.split("``: ")[1] if __doc__ else None,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], None], about: str, reads_runs: bool = True
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=about, description=about)
+        sub.set_defaults(run=run)
+        if reads_runs:
+            sub.add_argument(
+                "--runs", default="runs", help="folder of the run directories (default: runs)"
+            )
+        return sub
+
+    sub = command("tables", tables, "write tables as Markdown, CSV, LaTeX and one HTML page")
+    sub.add_argument(
+        "words",
+        nargs="*",
+        metavar="SWEEP|key=value",
+        help="sweeps (default: table3 … table11), and what they were started with",
+    )
+    sub.add_argument("--out", help="folder to write into (default: RUNS/tables)")
+    sub = command("status", status, "print what of a sweep is done, running, cut, failed and left")
+    sub.add_argument("words", nargs="+", metavar="SWEEP|key=value", help="one sweep, and overrides")
+    sub = command("compare", compare, "compare two runs on the same images", False)
+    for name in ("a", "b"):
+        sub.add_argument(
+            name,
+            metavar=f"RUN_{name.upper()}",
+            help="a run directory, or a folder of seed0, seed1, … which are paired by seed",
+        )
+    sub.add_argument("--part", help="val or test (default: test where there is one)")
+    sub = command("collect", collect, "copy finished runs without weights, to be kept or published")
+    sub.add_argument("folder", metavar="FOLDER", help="where to")
+    return parser
+
+
+def _apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the names of sweeps, and the overrides."""
+    return [w for w in words if "=" not in w], [w for w in words if "=" in w]
+
+
+def _existing(folder: str) -> Path:
+    if not Path(folder).is_dir():
+        raise SkinlesionError(f"--runs {folder}: no such folder; expected the folder of the runs.")
+    return Path(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""One job of a sweep: the run, whose failure is an outcome and stops nothing else."""
+
+import gc
+import logging
+import time
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from skinlesion.errors import SkinlesionError
+from skinlesion.sweeps.outcome import Failures, Outcome
+from skinlesion.training.rundir import RunLocked, identity
+
+log = logging.getLogger(__name__)
+
+
+def run_job(config: DictConfig) -> Outcome:
+    """Train what the config says, and write what became of it into the sweep's folder.
+
+    Every exception but Ctrl-C ends in an outcome: of the error only its text is kept, because the
+    exception itself would hold the network and its memory on the GPU while the next job trains.
+    """
+    hydra = HydraConfig.get()
+    started = time.time()
+    named = identity(config)
+    failures = Failures(Path(config.runs))
+    status, where, why = "failed", "", ""
+    try:
+        from skinlesion.training.run import run, summarise
+
+        directory = run(config)
+        status = "skipped"
+        if directory.done.stat().st_mtime >= started:
+            status = "done"
+            summarise(directory)
+        where = str(directory.path)
+        failures.forget(named)
+    except RunLocked as error:
+        status, why = "elsewhere", str(error)
+    except SkinlesionError as error:
+        why = str(error)
+    except Exception as error:
+        log.exception("%s", hydra.job.override_dirname)
+        why = f"{type(error).__name__}: {error}"
+    if why:
+        log.error("error: %s", why)
+    if status == "failed":
+        failures.record(named, why)
+    _free_memory()
+    outcome = Outcome([*hydra.overrides.task], status, where, why, round(time.time() - started, 1))
+    outcome.write(Path(hydra.sweep.dir) / "outcomes" / f"{hydra.job.num}.json")
+    return outcome
+
+
+def _free_memory() -> None:
+    """Give back what this job held, on the GPU too."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

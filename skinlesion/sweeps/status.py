@@ -1,0 +1,105 @@
+"""What of a sweep is done, running, cut, failed or left, and how long the rest will take."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from skinlesion.evaluation.history import read_history
+from skinlesion.sweeps.jobs import Job, Sweep
+from skinlesion.sweeps.outcome import Failures, duration
+from skinlesion.training.rundir import RunDirectory, find_runs, identity
+
+STATES = ("done", "running", "cut", "failed", "left")
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """How far a job is.
+
+    Attributes:
+        job: the job.
+        state: one of STATES; `cut`: begun, and nobody is at it.
+        epochs: epochs trained.
+        seconds: seconds trained.
+        note: where, or why it failed.
+    """
+
+    job: Job
+    state: str
+    epochs: int
+    seconds: float
+    note: str
+
+
+def sweep_status(sweep: Sweep, runs: Path) -> list[JobStatus]:
+    """Return how far each job is, jobs that are one and the same run once.
+
+    Args:
+        sweep: the sweep.
+        runs: the folder of the run directories.
+    """
+    found, failures = find_runs(runs), Failures(runs)
+    jobs = {identity(job.config): job for job in reversed(sweep.jobs)}
+    return [
+        _job_status(job, found.get(named, []), failures.find(named))
+        for named, job in reversed(jobs.items())
+    ]
+
+
+def report(sweep: Sweep, statuses: Sequence[JobStatus]) -> str:
+    """Return a line a job, the counts, and an estimate of what is left, as plain text."""
+    lines = [f"{sweep.title}: {len(statuses)} runs"]
+    for status in statuses:
+        labels = [sweep.axes[axis][value] for axis, value in status.job.choice.items()]
+        trained = f"{status.epochs:>4} epochs {duration(status.seconds):>9}"
+        name = " · ".join([*labels, f"seed {status.job.seed}"])
+        lines.append(f"{status.state:<8}{trained if status.epochs else '':<22}  {name}")
+        lines += [f"{'':34}{line}" for line in status.note.splitlines()]
+    counts = Counter(status.state for status in statuses)
+    lines.append(", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]))
+    rest = _left(statuses)
+    if any(status.state != "done" for status in statuses):
+        estimate = "no run is finished, so nothing can be estimated"
+        if rest is not None:
+            estimate = f"about {duration(rest)} of training is left, one run after another"
+        lines.append(estimate)
+    return "\n".join(lines)
+
+
+def _job_status(job: Job, directories: Sequence[RunDirectory], failure: dict | None) -> JobStatus:
+    for directory in directories:
+        if directory.done.exists():
+            return JobStatus(job, "done", *_trained(directory), str(directory.path))
+    for directory in directories:
+        state = "running" if directory.locked() else "cut"
+        note = failure["why"] if failure and state == "cut" else str(directory.path)
+        state = "failed" if failure and state == "cut" else state
+        return JobStatus(job, state, *_trained(directory), note)
+    if failure:
+        return JobStatus(job, "failed", 0, 0.0, f"{failure['why']} ({failure['when']})")
+    return JobStatus(job, "left", 0, 0.0, "")
+
+
+def _trained(directory: RunDirectory) -> tuple[int, float]:
+    if not directory.history.exists():
+        return 0, 0.0
+    history = read_history(directory.history)
+    return len(history), float(history["seconds"].sum())
+
+
+def _left(statuses: Sequence[JobStatus]) -> float | None:
+    """Estimate the seconds of training that are left from the finished runs of like backbones."""
+    finished = [status for status in statuses if status.state == "done"]
+    if not finished:
+        return None
+
+    def expected() -> Iterator[float]:
+        for status in statuses:
+            if status.state != "done":
+                name = status.job.config.backbone.name
+                like = [s.seconds for s in finished if s.job.config.backbone.name == name]
+                yield max(0.0, median(like or [s.seconds for s in finished]) - status.seconds)
+
+    return sum(expected())
