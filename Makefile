@@ -1,11 +1,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
+TABLES := table3 table4 table5 table6 table7 table8 table9 table10 table11
+ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint ledger keras-parity keras-weights data lock
+.PHONY: help setup demo test lint $(TABLES) tables sweep status ledger keras-parity keras-weights data lock
 
 help:  ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+	@echo 'What a sweep is given is the same for all: make table4 ARGS="seed=0 weights=folder budget=cpu"'
 
 setup: .venv/.installed  ## Create .venv with the exact versions of requirements.lock
 
@@ -28,6 +31,19 @@ lint: setup  ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+$(TABLES): setup
+	@$(MAKE) --no-print-directory sweep SWEEP=$@
+
+sweep: setup  ## Train what is missing of a sweep and write its table: SWEEP=table9 (or: make table9)
+	@code=0; $(BIN)/python train.py -cd sweeps -cn $(SWEEP) -m $(ARGS) || code=$$?; \
+	  $(BIN)/python -m skinlesion.reporting tables $(SWEEP) $(ARGS) && exit $$code
+
+status: setup  ## How far a sweep is: SWEEP=table9
+	@$(BIN)/python -m skinlesion.reporting status $(SWEEP) $(ARGS)
+
+tables: setup  ## Write Tables 3-11 from the runs that there are
+	@$(BIN)/python -m skinlesion.reporting tables $(ARGS)
 
 ledger: setup  ## Count every parameter against Keras' and explain each difference
 	$(BIN)/python -m skinlesion.fidelity.ledger

@@ -93,9 +93,13 @@ def test_a_job_that_cannot_work_does_not_stop_a_sweep(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert len(list((tmp_path / "runs").glob("*/*/*/DONE"))) == 1
-    failed, why = message(done).splitlines()[-2:]
-    assert "'optimizer.eps=0'" in failed
-    assert why.startswith("error: optimizer.eps=0: expected a number above 0")
+    *_, failed, why, trained, counts, advice = done.stdout.splitlines()
+    assert failed.startswith("failed")
+    assert failed.endswith("optimizer.eps=0")
+    assert why.strip().startswith("optimizer.eps=0: expected a number above 0")
+    assert trained.startswith("done")
+    assert counts == "2 jobs: 1 done (trained now), 1 failed (see why)"
+    assert advice == "The same command again goes on with what is missing."
 
 
 def test_what_exists_depends_on_what_was_chosen() -> None:

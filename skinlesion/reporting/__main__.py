@@ -15,8 +15,8 @@ PAPER = [f"table{number}" for number in range(3, 12)]
 KEPT = ("config.yaml", "history.csv", "metrics.json", "predictions.csv", "provenance.json", "DONE")
 EPILOG = """\
 What a sweep was started with is said here too, or its runs are not found:
-  python train.py -cd sweeps -cn table4 -m budget=cpu seed=0
-  python -m skinlesion.reporting tables table4 budget=cpu seed=0"""
+  python train.py -cd sweeps -cn table4 -m budget=cpu seed=0 runs=elsewhere
+  python -m skinlesion.reporting tables table4 budget=cpu seed=0 runs=elsewhere"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,8 +40,8 @@ def tables(options: argparse.Namespace) -> None:
 
     names, overrides = _apart(options.words)
     sweeps = [read_sweep(name, overrides) for name in names or PAPER]
-    results = Results(_existing(options.runs), sweeps)
-    out = Path(options.out or Path(options.runs) / "tables")
+    results = Results(sweeps)
+    out = Path(options.out) if options.out else sweeps[0].runs / "tables"
     built = [build_table(sweep, results) for sweep in tqdm(sweeps, "tables", disable=None)]
     written = {}
     for table in built:
@@ -67,7 +67,7 @@ def status(options: argparse.Namespace) -> None:
     if len(chosen) != 1:
         raise SkinlesionError(f"name one sweep; there are {', '.join(names())}.")
     sweep = read_sweep(chosen[0], overrides)
-    print(report(sweep, sweep_status(sweep, Path(options.runs))))
+    print(report(sweep, sweep_status(sweep)))
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -79,10 +79,10 @@ def compare(options: argparse.Namespace) -> None:
 
 def collect(options: argparse.Namespace) -> None:
     """Copy finished runs without checkpoints, figures and the split."""
-    runs, out = _existing(options.runs), Path(options.folder)
+    runs, out = Path(options.runs), Path(options.folder)
     done = sorted(path.parent for path in runs.glob("*/*/*/DONE"))
     if not done:
-        raise SkinlesionError(f"{runs}: no run is finished, nothing to collect.")
+        raise SkinlesionError(f"{runs} holds no finished run: there is nothing to collect.")
     for run in tqdm(done, "collecting", disable=None):
         for name in KEPT:
             with replacing(out / run.relative_to(runs) / name) as temporary:
@@ -100,14 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(
-        name: str, run: Callable[[argparse.Namespace], None], about: str, reads_runs: bool = True
+        name: str, run: Callable[[argparse.Namespace], None], about: str
     ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=about, description=about)
         sub.set_defaults(run=run)
-        if reads_runs:
-            sub.add_argument(
-                "--runs", default="runs", help="folder of the run directories (default: runs)"
-            )
         return sub
 
     sub = command("tables", tables, "write tables as Markdown, CSV, LaTeX and one HTML page")
@@ -117,10 +113,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SWEEP|key=value",
         help="sweeps (default: table3 … table11), and what they were started with",
     )
-    sub.add_argument("--out", help="folder to write into (default: RUNS/tables)")
+    sub.add_argument("--out", help="folder to write into (default: tables/ beside the runs)")
     sub = command("status", status, "print what of a sweep is done, running, cut, failed and left")
     sub.add_argument("words", nargs="+", metavar="SWEEP|key=value", help="one sweep, and overrides")
-    sub = command("compare", compare, "compare two runs on the same images", False)
+    sub = command("compare", compare, "compare two runs on the same images")
     for name in ("a", "b"):
         sub.add_argument(
             name,
@@ -129,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     sub.add_argument("--part", help="val or test (default: test where there is one)")
     sub = command("collect", collect, "copy finished runs without weights, to be kept or published")
+    sub.add_argument("runs", metavar="RUNS", help="folder of the run directories")
     sub.add_argument("folder", metavar="FOLDER", help="where to")
     return parser
 
@@ -136,12 +133,6 @@ def _parser() -> argparse.ArgumentParser:
 def _apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the names of sweeps, and the overrides."""
     return [w for w in words if "=" not in w], [w for w in words if "=" in w]
-
-
-def _existing(folder: str) -> Path:
-    if not Path(folder).is_dir():
-        raise SkinlesionError(f"--runs {folder}: no such folder; expected the folder of the runs.")
-    return Path(folder)
 
 
 if __name__ == "__main__":

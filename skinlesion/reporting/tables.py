@@ -39,7 +39,7 @@ class Run:
     def __init__(self, directory: RunDirectory) -> None:
         """Read its config and provenance; predictions are read when they are needed."""
         self.directory = directory
-        self.config: DictConfig = directory.config()
+        self.config: DictConfig = directory.config
         self.made_with: dict[str, Any] = directory.read_json("provenance.json")
 
     @cached_property
@@ -179,12 +179,12 @@ class Results:
     """The runs under a folder and their values, read and measured once however many tables ask.
 
     Args:
-        runs: the folder of the run directories.
-        sweeps: every sweep whose table will be asked for.
+        sweeps: every sweep whose table will be asked for; their runs are in one folder.
     """
 
-    def __init__(self, runs: Path, sweeps: Iterable[Sweep]) -> None:
+    def __init__(self, sweeps: Sequence[Sweep]) -> None:
         """List the runs; predictions are read when they are needed."""
+        runs = sweeps[0].runs
         addresses = dict.fromkeys(a for sweep in sweeps for a in sweep.columns.values())
         self.addresses = [a for a in addresses if a is not None and not a.startswith("run.")]
         self.failures = Failures(runs)

@@ -1,13 +1,13 @@
 """A sweep file says what is swept and how it is labelled; from it follow the jobs and the tables.
 
-    sweep:
-      title: the table's title
-      table: 4                                  # optional: the paper's table to print beside
-      axes:
-        experiment: {md_resnet50: ResNet50, …}  # value: label, or a list of values
-        seed: [0, 1, 2]
-      across: split                             # optional: this axis side by side, not row by row
-      columns: {accuracy: accuracy, …}          # heading: address into the metrics
+sweep:
+  title: the table's title
+  table: 4                                  # optional: the paper's table to print beside
+  axes:
+    experiment: {md_resnet50: ResNet50, …}  # value: label, or a list of values
+    seed: [0, 1, 2]
+  across: split                             # optional: this axis side by side, not row by row
+  columns: {accuracy: accuracy, …}          # heading: address into the metrics
 """
 
 import copy
@@ -42,6 +42,7 @@ class Sweep:
         seeds: the seeds.
         jobs: every run, the seeds of a choice one after another.
         overrides: what was said on the command line besides.
+        runs: the folder of the run directories.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Sweep:
     seeds: tuple[int, ...]
     jobs: tuple["Job", ...]
     overrides: tuple[str, ...]
+    runs: Path
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ def read_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep:
         seeds=tuple(dict.fromkeys(job.seed for job in jobs)),
         jobs=tuple(jobs),
         overrides=tuple(overrides),
+        runs=Path(jobs[0].config.runs),
     )
 
 

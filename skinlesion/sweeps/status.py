@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 from skinlesion.evaluation.history import read_history
@@ -33,14 +32,9 @@ class JobStatus:
     note: str
 
 
-def sweep_status(sweep: Sweep, runs: Path) -> list[JobStatus]:
-    """Return how far each job is, jobs that are one and the same run once.
-
-    Args:
-        sweep: the sweep.
-        runs: the folder of the run directories.
-    """
-    found, failures = find_runs(runs), Failures(runs)
+def sweep_status(sweep: Sweep) -> list[JobStatus]:
+    """Return how far each job is, jobs that are one and the same run once."""
+    found, failures = find_runs(sweep.runs), Failures(sweep.runs)
     jobs = {identity(job.config): job for job in reversed(sweep.jobs)}
     return [
         _job_status(job, found.get(named, []), failures.find(named))

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def find_runs(runs: Path, pattern: str = "*/*/*") -> dict[str, list["RunDirector
     found: dict[str, list[RunDirectory]] = {}
     for path in sorted(runs.glob(f"{pattern}/config.yaml")):
         directory = RunDirectory(path.parent)
-        found.setdefault(identity(directory.config()), []).append(directory)
+        found.setdefault(identity(directory.config), []).append(directory)
     return found
 
 
@@ -133,6 +134,7 @@ class RunDirectory:
         except Timeout:
             return True
 
+    @cached_property
     def config(self) -> DictConfig:
         """Return the config that the run was made with."""
         config = OmegaConf.load(self.path / "config.yaml")

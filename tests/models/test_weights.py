@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from skinlesion.errors import SkinlesionError
 from skinlesion.models import Backbone, BackboneSpec
-from skinlesion.models.weights import resolve_spec
+from skinlesion.models.weights import find_weights, resolve_spec
 
 MODEL = "tf_mobilenetv3_small_100"
 SHARED = Path(__file__).parents[3] / "shared/weights"
@@ -187,6 +187,26 @@ def test_a_damaged_file_is_refused(config, state, tmp_path, suffix):
 @pytest.mark.parametrize("weights", ["nowhere.pth", "imagnet", "", "."])
 def test_a_missing_file_is_refused_with_what_is_possible(config, weights):
     refused(config, weights, "no such file. Expected imagenet, none or the path of")
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "none", "a/file.pth"])
+def test_what_is_no_folder_stays_as_it_is(weights):
+    assert find_weights(weights, "resnet50") == weights
+
+
+def test_of_a_folder_the_file_of_the_backbone_is_taken(tmp_path):
+    for name, owner in (("a", "resnet50"), ("b", "mobilenet_v2"), ("c", None)):
+        header = {"backbone": owner} if owner else None
+        save_file({"x": torch.zeros(1)}, tmp_path / f"{name}.safetensors", metadata=header)
+    (tmp_path / "README.md").touch()
+    assert find_weights(str(tmp_path), "mobilenet_v2") == str(tmp_path / "b.safetensors")
+    with pytest.raises(SkinlesionError, match=r"no file in this folder is for densenet201") as no:
+        find_weights(str(tmp_path), "densenet201")
+    assert "Its headers name: mobilenet_v2, resnet50." in str(no.value)
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "d.safetensors", {"backbone": "resnet50"})
+    with pytest.raises(SkinlesionError, match=r"several .* a\.safetensors, d\.safetensors\. Name"):
+        find_weights(str(tmp_path), "resnet50")
 
 
 @pytest.fixture

@@ -219,7 +219,7 @@ def test_what_is_no_run_is_refused(small, tmp_path):
     with pytest.raises(SkinlesionError, match=r"neither predictions\.csv nor seed\*/predictions"):
         compare(a, tmp_path)
     (b.parent / "seed0").rename(b.parent / "seed5")
-    with pytest.raises(SkinlesionError, match="has seed0 and .* has seed5: no seed is in both"):
+    with pytest.raises(SkinlesionError, match=r"has seed0 and .* has seed5: no seed is in both"):
         compare(a.parent, b.parent)
     # Named one by one, they are compared whatever their seeds.
     assert compare(a, b.parent / "seed5", draws=10).seeds == ("seed0 with seed5",)
@@ -256,7 +256,7 @@ def test_the_table_of_a_validation_part_says_that_it_selected(tmp_path):
 
 
 def test_the_table_has_a_dash_where_nothing_is_measured(tmp_path):
-    # No melanoma among the labels, and images of one class: no AUC.
+    # One class alone: no melanoma, no AUC.
     for name in ("a", "b"):
         run_of(tmp_path / name, frame_of([0, 1], [0, 0], [0, 1]))
     lines = table(compare(tmp_path / "a", tmp_path / "b", draws=10)).splitlines()

@@ -1,0 +1,69 @@
+"""One process, one GPU: runs that share a machine each take a GPU that nobody has."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def own_gpu(config: DictConfig) -> Iterator[None]:
+    """Let the trainer use a GPU of its own where the machine has several.
+
+    Jobs of a sweep under a parallel launcher, and sweeps started side by side, so spread over the
+    GPUs by themselves. Nothing is done where the config names its devices, or wants several.
+
+    Args:
+        config: the job's config; `trainer.devices` becomes the list of the GPU that was taken.
+    """
+    import torch
+
+    trainer = config.trainer
+    names = []
+    if trainer.devices == 1 and trainer.accelerator in ("auto", "gpu", "cuda"):
+        count = torch.cuda.device_count()
+        names = [str(torch.cuda.get_device_properties(i).uuid) for i in range(count)]
+    if len(names) < 2:
+        yield
+        return
+    with take_one(names, Path(tempfile.gettempdir())) as index:
+        config.trainer.devices = [index]
+        yield
+
+
+@contextmanager
+def take_one(names: Sequence[str], folder: Path, pause: float = 2.0) -> Iterator[int]:
+    """Hold the first thing that no other process holds, waiting until there is one.
+
+    Args:
+        names: what to choose from, the same for every process.
+        folder: where the locks are; one dies with its process, however that ends.
+        pause: seconds between attempts.
+
+    Yields:
+        The position in `names`.
+    """
+    waiting = False
+    while True:
+        for index, name in enumerate(names):
+            lock = FileLock(folder / f"skinlesion-gpu-{name}.lock", timeout=0, mode=0o666)
+            try:
+                lock.acquire()
+            except Timeout:
+                continue
+            try:
+                yield index
+            finally:
+                lock.release()
+            return
+        if not waiting:
+            log.info("all %d GPUs are taken by other runs; waiting for one", len(names))
+            waiting = True
+        time.sleep(pause)

@@ -1,0 +1,284 @@
+"""Tables from run directories: published, audited, ours, and what is said beside them."""
+
+import csv
+import io
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+
+from skinlesion.data.table import CLASSES
+from skinlesion.evaluation.metrics import evaluate
+from skinlesion.evaluation.predictions import read_predictions, write_predictions
+from skinlesion.reporting.published import Cell
+from skinlesion.reporting.render import grid, latex, long_csv, markdown, missing, notes, page
+from skinlesion.reporting.tables import Entry, Ours, Results, Table, build_table
+from skinlesion.sweeps.jobs import Job, Sweep, read_sweep
+from skinlesion.sweeps.outcome import Failures
+from skinlesion.training.rundir import identity
+
+DATA, WEIGHTS = "d" * 64, "e" * 64
+
+
+class Folder:
+    """A folder of made-up runs of a sweep's jobs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def sweep(self, name: str, *overrides: str) -> Sweep:
+        return read_sweep(name, [*overrides, f"runs={self.path}"])
+
+    def add(self, job: Job, right: float = 0.8, images: int = 40, key: str = "k", **made: object):
+        """A finished run in which a share of the images is told rightly, two images a lesion."""
+        run = self.path / job.config.backbone.name / f"{key}{identity(job.config)[:8]}"
+        run = run / f"seed{job.seed}"
+        run.mkdir(parents=True)
+        (run / "config.yaml").write_text(OmegaConf.to_yaml(job.config, resolve=True))
+        part = "test" if job.config.split.name == "lesion" else "val"
+        y = np.arange(images) % len(CLASSES)
+        told = np.where(np.arange(images) < round(right * images), y, (y + 1) % len(CLASSES))
+        probabilities = np.full((images, len(CLASSES)), 0.05)
+        probabilities[np.arange(images), told] = 0.7
+        frame = pd.DataFrame(
+            {
+                "image_id": [f"i{i}" for i in range(images)],
+                "lesion_id": [f"l{job.seed}-{i // 2}" for i in range(images)],
+                "split": part,
+                "label": [CLASSES[i] for i in y],
+            }
+        ).join(pd.DataFrame(probabilities, columns=list(CLASSES)))
+        # What another part says must not be read.
+        selecting = frame.assign(split="val") if part == "test" else frame.iloc[:0]
+        write_predictions(pd.concat([selecting, frame]), run / "predictions.csv")
+        leak = {part: {"images": images, "leaked": images // 4, "share": 0.25}}
+        (run / "metrics.json").write_text(json.dumps({"leak": leak}))
+        provenance = {
+            **{"commit": "c" * 40, "dirty": False, "data": DATA, "weights": WEIGHTS},
+            **{"gpu": None, "cpu": "a processor", "epochs": 12, "parameters": 1_234_567},
+            **{"seconds_per_epoch": 30.0},
+            **made,
+        }
+        (run / "provenance.json").write_text(json.dumps(provenance))
+        (run / "DONE").touch()
+        return run
+
+    def table(self, sweep: Sweep) -> Table:
+        return build_table(sweep, Results([sweep]))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "runs")
+
+
+def row_of(table: Table, label: str, group: str = ""):
+    (row,) = (row for row in table.rows if (row.label, row.group) == (label, group))
+    return row
+
+
+def test_a_cell_is_the_mean_over_seeds_beside_the_published_and_the_audited(folder: Folder) -> None:
+    sweep = folder.sweep("table4", "experiment=md_mobilenet_v2")
+    for job, right in zip(sweep.jobs, (0.7, 0.8, 0.9), strict=True):
+        folder.add(job, right)
+    row = row_of(folder.table(sweep), "MobileNetV2")
+    entry = row.entries["accuracy"]
+    assert entry.published is not None
+    assert (entry.published.published, entry.published.audited) == ("0.81", pytest.approx(0.8092))
+    assert entry.ours is not None
+    assert entry.ours.mean == pytest.approx(0.8)
+    assert entry.ours.sd == pytest.approx(np.std([0.7, 0.8, 0.9]))
+    assert entry.ours.low < 0.8 < entry.ours.high
+    assert entry.difference == pytest.approx(-0.01)
+    assert row.n == "3 x 40"
+    assert not row.missing
+
+
+def test_every_column_is_its_metric(folder: Folder) -> None:
+    sweep = folder.sweep("table8", "experiment=md_mobilenet_v2", "seed=0")
+    run = folder.add(sweep.jobs[0])
+    part = read_predictions(run / "predictions.csv").part("val")
+    measured = evaluate(part.y, part.probabilities, part.classes)
+    entries = row_of(folder.table(sweep), "MobileNetV2").entries
+    assert {name: entry.ours.mean for name, entry in entries.items()} == pytest.approx(
+        {
+            "accuracy": measured["accuracy"],
+            "balanced_accuracy": measured["ovr_balanced_accuracy"],
+            "precision": measured["macro"]["precision"],
+            "f1": measured["macro"]["f1"],
+            "sensitivity": measured["macro"]["recall"],
+            "specificity": measured["macro"]["specificity"],
+            "auc": measured["macro"]["auc"],
+        }
+    )
+
+
+def test_costs_come_from_the_provenance_and_depth_is_not_measured(folder: Folder) -> None:
+    sweep = folder.sweep("table11", "experiment=table9_240", "seed=0")
+    folder.add(sweep.jobs[0])
+    entries = row_of(folder.table(sweep), "MobileNetV3Large").entries
+    assert entries["parameters"].ours == Ours(1.234567, None, None, None)
+    assert entries["seconds_per_epoch"].ours == Ours(30.0, None, None, None)
+    assert entries["depth"].ours is None
+    assert "not measured" in markdown(folder.table(sweep))
+    assert "not run" not in markdown(folder.table(sweep))
+
+
+def test_what_is_not_run_says_so_and_names_the_command(folder: Folder) -> None:
+    sweep = folder.sweep("table4", "experiment=md_mobilenet_v2,md_resnet50", "seed=0,1")
+    folder.add(sweep.jobs[0])
+    table = folder.table(sweep)
+    assert missing(table) == "MobileNetV2 (seed 1); Resnet50 (seeds 0, 1)"
+    assert row_of(table, "Resnet50").n == "-"
+    text = markdown(table)
+    assert "| Resnet50 | 0.70 | 0.702 | not run |" in text
+    assert table.command in text
+    assert table.command == (
+        "python train.py -cd sweeps -cn table4 -m experiment=md_mobilenet_v2,md_resnet50 seed=0,1 "
+        f"runs={folder.path}"
+    )
+
+
+def test_a_run_that_is_not_done_does_not_count(folder: Folder) -> None:
+    sweep = folder.sweep("table4", "experiment=md_mobilenet_v2", "seed=0")
+    (folder.add(sweep.jobs[0]) / "DONE").unlink()
+    assert row_of(folder.table(sweep), "MobileNetV2").missing == [0]
+
+
+def test_why_a_run_failed_stands_below(folder: Folder) -> None:
+    sweep = folder.sweep("table4", "experiment=md_resnet50", "seed=0")
+    Failures(folder.path).record(identity(sweep.jobs[0].config), "out of memory")
+    table = folder.table(sweep)
+    assert "† Resnet50: seed 0 failed: out of memory" in notes(table)
+    assert grid(table).body[0][0] == "Resnet50†"
+
+
+def test_the_two_protocols_stand_side_by_side_and_the_test_part_is_reported(folder: Folder) -> None:
+    sweep = folder.sweep("leakage", "experiment=md_mobilenet_v2", "seed=0")
+    by_image, by_lesion = sweep.jobs
+    folder.add(by_image, 0.9)
+    folder.add(by_lesion, 0.6)
+    table = folder.table(sweep)
+    laid = grid(table)
+    assert laid.head[2:5] == [
+        *("by image (as published): accuracy", "by image (as published): balanced accuracy"),
+        "by image (as published): mean AUC",
+    ]
+    lines = {line[1]: line for line in laid.body}
+    assert (lines["ours"][2], lines["ours"][5]) == ("0.900", "0.600")
+    assert (lines["published"][2].rstrip("*"), lines["published"][5]) == ("0.81", "")
+    said = "\n".join(notes(table))
+    assert "split=paper: val images, which selected the checkpoint; 25 % show a lesion" in said
+    assert "split=lesion: test images, which selected nothing" in said
+
+
+def test_a_published_value_outside_the_interval_is_marked(folder: Folder) -> None:
+    sweep = folder.sweep("table4", "experiment=md_mobilenet_v2,md_resnet50", "seed=0")
+    folder.add(sweep.jobs[0], right=0.8)
+    folder.add(sweep.jobs[1], right=0.2)
+    laid = grid(folder.table(sweep))
+    assert [line[1] for line in laid.body] == ["0.81", "0.70*"]
+    assert "* the published value lies outside our 95 % interval" in notes(folder.table(sweep))
+
+
+@pytest.mark.parametrize(
+    ("published", "outside"), [("0.80", False), ("0.70", True), ("0.745", False), ("0.855", True)]
+)
+def test_rounding_is_allowed_for(published: str, outside: bool) -> None:
+    entry = Entry(Cell(published, None, ""), Ours(0.8, None, 0.75, 0.84))
+    assert entry.outside is outside
+
+
+@pytest.mark.parametrize(
+    ("published", "audited", "contradicted"),
+    [("0.90", 0.8750, True), ("0.80", 0.8095, False), ("116", 117, False), ("5.5", 2.67, True)],
+)
+def test_an_audit_contradicts_by_more_than_rounding(
+    published: str, audited: float, contradicted: bool
+) -> None:
+    assert Entry(Cell(published, audited, "nb1"), None).contradicted is contradicted
+
+
+def test_the_copied_cells_of_table_5_are_marked_and_explained(folder: Folder) -> None:
+    sweep = folder.sweep("table5", "experiment=md_mobilenet_v2", "seed=0")
+    lines = {line[1]: line for line in grid(folder.table(sweep)).body}
+    vasc = 2 + [*sweep.columns].index("vasc")
+    assert lines["audited"][vasc] == "0.875!"
+    (said,) = (note for note in notes(folder.table(sweep)) if note.startswith("!"))
+    assert "MobileNetV2 + Metadata, vasc: 0.9 printed, 0.875 (nb38; the paper copied nv)" in said
+
+
+def test_other_data_uncommitted_changes_and_no_weights_are_marked(folder: Folder) -> None:
+    sweep = folder.sweep("table4", "experiment=md_mobilenet_v2,md_resnet50,md_resnet152", "seed=0")
+    folder.add(sweep.jobs[0])
+    folder.add(sweep.jobs[1], data="f" * 64, dirty=True)
+    folder.add(sweep.jobs[2], weights="none")
+    table = folder.table(sweep)
+    assert row_of(table, "MobileNetV2").notes == []
+    assert row_of(table, "Resnet50").notes == [
+        "other data than the other rows (digest ffffffff)",
+        "made with uncommitted changes",
+    ]
+    assert row_of(table, "Resnet152").notes == ["from scratch, without pretrained weights"]
+
+
+def test_seeds_of_other_data_are_not_mixed_into_a_cell(folder: Folder) -> None:
+    sweep = folder.sweep("table4", "experiment=md_mobilenet_v2", "seed=0,1,2")
+    folder.add(sweep.jobs[0], 0.8)
+    folder.add(sweep.jobs[1], 0.9)
+    folder.add(sweep.jobs[1], 0.1, key="other", data="f" * 64)
+    folder.add(sweep.jobs[2], 0.1, key="other", data="f" * 64, weights="none")
+    row = row_of(folder.table(sweep), "MobileNetV2")
+    assert row.entries["accuracy"].ours.mean == pytest.approx(0.85)
+    assert row.missing == [2]
+    assert row.notes[0].startswith("2 further runs of other data or weights are left out: ")
+
+
+def test_every_format_holds_every_number(folder: Folder) -> None:
+    sweep = folder.sweep("table5", "experiment=md_mobilenet_v2,md_resnet50", "seed=0,1")
+    for job in sweep.jobs:
+        folder.add(job, 0.7 + 0.1 * job.seed)
+    table = folder.table(sweep)
+    cells = [cell for line in grid(table).body for cell in line]
+    text, tex, html = markdown(table), latex(table), page([table])
+    for cell in cells:
+        assert cell.replace("*", r"\*") in text
+        assert cell.replace("±", r"$\pm$").replace("%", r"\%").replace("−", "$-$") in tex or (
+            " x " in cell
+        )
+        assert cell in html
+    assert tex.count(r"\\") == len(grid(table).body) + 1
+    assert "%" not in tex.replace(r"\%", "").replace("% needs", "")
+    rows = [*csv.DictReader(io.StringIO(long_csv(table)))]
+    assert len(rows) == 2 * 8
+    (sigma,) = (r for r in rows if r["row"].startswith("MobileNetV2") and r["column"] == "sigma")
+    assert float(sigma["ours"]) == table.rows[0].entries["sigma"].ours.mean
+    assert (sigma["published"], sigma["seeds"], sigma["images"]) == ("0.122", "2", "40")
+    assert sigma["split"] == "paper"
+
+
+def test_the_page_needs_nothing_from_elsewhere(folder: Folder) -> None:
+    html = page([folder.table(folder.sweep("table4", "seed=0"))])
+    assert "http" not in html
+    assert "<script" not in html
+    assert "prefers-color-scheme: dark" in html
+    assert '<section id="table4">' in html
+
+
+def test_the_tables_of_every_row_are_read_once(folder: Folder, monkeypatch) -> None:
+    overrides = ["experiment=md_mobilenet_v2", "seed=0"]
+    sweeps = [folder.sweep(name, *overrides) for name in ("table4", "table5", "table6", "table7")]
+    folder.add(sweeps[0].jobs[0])
+    read = []
+    monkeypatch.setattr(
+        "skinlesion.reporting.tables.read_predictions",
+        lambda path: read.append(time.time()) or read_predictions(path),
+    )
+    results = Results(sweeps)
+    for sweep in sweeps:
+        build_table(sweep, results)
+    assert len(read) == 1
