@@ -3,6 +3,7 @@
 import gc
 import logging
 import time
+import traceback
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -41,7 +42,7 @@ def run_job(config: DictConfig) -> Outcome:
     except SkinlesionError as error:
         why = str(error)
     except Exception as error:
-        log.exception("%s", hydra.job.override_dirname)
+        log.error("%s", traceback.format_exc())  # as text: a record would hold the exception
         why = f"{type(error).__name__}: {error}"
     if why:
         log.error("error: %s", why)

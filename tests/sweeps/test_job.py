@@ -1,0 +1,103 @@
+"""A job never stops the others: whatever happens is an outcome, and no exception is kept."""
+
+import gc
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict
+
+from skinlesion.errors import SkinlesionError
+from skinlesion.sweeps.job import run_job
+from skinlesion.sweeps.jobs import CONF
+from skinlesion.sweeps.outcome import Failures, Outcome, read_outcomes
+from skinlesion.training.rundir import RunLocked, identity
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> DictConfig:
+    """The config of a sweep's fourth job."""
+    overrides = ["dropout=0.1", f"runs={tmp_path}"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(
+            "config",
+            [*overrides, "hydra.job.num=3", f"hydra.sweep.dir={tmp_path / 'sweep'}"],
+            return_hydra_config=True,
+        )
+    HydraConfig.instance().set_config(config)
+    with open_dict(config):
+        del config["hydra"]
+    return config
+
+
+@pytest.fixture
+def run_with(monkeypatch: pytest.MonkeyPatch, job: DictConfig) -> Callable[..., Outcome]:
+    def call(run: Callable[[DictConfig], object]) -> Outcome:
+        monkeypatch.setattr("skinlesion.training.run.run", run)
+        monkeypatch.setattr("skinlesion.training.run.summarise", lambda directory: None)
+        return run_job(job)
+
+    return call
+
+
+def raising(error: BaseException) -> Callable[[DictConfig], object]:
+    def run(config: DictConfig) -> object:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "why"),
+    [
+        (SkinlesionError("no weights for it"), "failed", "no weights for it"),
+        (RuntimeError("CUDA out of memory"), "failed", "RuntimeError: CUDA out of memory"),
+        (RunLocked("another process"), "elsewhere", "another process"),
+    ],
+)
+def test_an_error_is_an_outcome(run_with, tmp_path: Path, error, status: str, why: str) -> None:
+    outcome = run_with(raising(error))
+    assert (outcome.status, outcome.why, outcome.where) == (status, why, "")
+    assert "dropout=0.1" in outcome.job
+    assert read_outcomes(tmp_path / "sweep" / "outcomes") == [outcome]
+
+
+def test_a_failure_is_remembered_until_the_job_is_done(
+    run_with, job: DictConfig, tmp_path: Path
+) -> None:
+    failures, named = Failures(tmp_path), identity(job)
+    run_with(raising(RunLocked("another process")))
+    assert failures.find(named) is None
+    run_with(raising(SkinlesionError("no weights for it")))
+    assert failures.find(named)["why"] == "no weights for it"
+
+    done = tmp_path / "DONE"
+    done.touch()
+    outcome = run_with(lambda config: SimpleNamespace(done=done, path=tmp_path))
+    assert outcome.where == str(tmp_path)
+    assert failures.find(named) is None
+
+
+def test_what_the_job_held_is_given_back(run_with) -> None:
+    class Network:
+        pass
+
+    held = []
+
+    def run(config: DictConfig) -> object:
+        network = Network()
+        held.append(weakref.ref(network))
+        raise RuntimeError(f"CUDA out of memory, with {type(network).__name__} in this frame")
+
+    run_with(run)
+    gc.collect()
+    assert held[0]() is None
+
+
+def test_ctrl_c_ends_the_sweep(run_with) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_with(raising(KeyboardInterrupt()))
