@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from skinlesion.data.augment import Augment
 from skinlesion.data.samples import Samples
+from skinlesion.errors import SkinlesionError
 
 Draw = tuple[int, int]  # epoch, sample
 Batch = dict[str, Tensor]
@@ -29,28 +30,15 @@ class LesionDataset(Dataset[Batch]):
 
     def __init__(self, samples: Samples, augment: Augment | None = None, seed: int = 0) -> None:
         """Encode metadata and labels once."""
-        self.images, self.rows = samples.images, samples.rows
+        self.samples = samples
         self.metadata = torch.from_numpy(samples.encoder.encode(samples.frame))  # (N, 21)
         self.labels = torch.from_numpy(samples.labels)  # (N,)
         self.augment, self.seed = augment, seed
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Name the mapped file: a worker that is not forked would be sent every image."""
-        images = self.images
-        return self.__dict__ | {
-            "images": images.filename if isinstance(images, np.memmap) else images
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Map the file again."""
-        self.__dict__.update(state)
-        if not isinstance(self.images, np.ndarray):
-            self.images = np.load(self.images, mmap_mode="r")
-
     def __getitems__(self, draws: list[Draw]) -> Batch:
         """Return the batch of these draws."""
         index = np.array([sample for _, sample in draws])
-        images = self.images[self.rows[index]]  # (B, S, S, 3), a copy
+        images = self.samples.images[self.samples.rows[index]]  # (B, S, S, 3), a copy
         if self.augment is not None:
             for image, draw in zip(images, draws, strict=True):
                 seed = np.random.SeedSequence([self.seed, *draw]).generate_state(1)[0]
@@ -68,11 +56,24 @@ class EpochSampler(Sampler[Draw]):
     """The samples of an epoch, in an order that seed and epoch alone decide.
 
     Lightning calls `set_epoch`, also when a run is resumed.
+
+    Args:
+        samples: positions in the table.
+        shuffle: whether to train on them; each process then draws as many as the others, or they
+            would wait for one another for ever, and up to `world` - 1 samples are left out.
+        seed: of the order.
+        rank: which of the processes that share the samples this is; it draws every `world`-th, so
+            that the i-th batches of all processes are together the i-th batch of a single one.
+        world: how many processes share the samples.
     """
 
-    def __init__(self, samples: np.ndarray, shuffle: bool, seed: int) -> None:
-        """Keep the samples' positions in the table."""
+    def __init__(
+        self, samples: np.ndarray, shuffle: bool, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
+        """Work out this process' share."""
         self.samples, self.shuffle, self.seed, self.epoch = samples, shuffle, seed, 0
+        shared = len(samples) // world * world if shuffle else len(samples)
+        self.share = slice(rank, shared, world)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration draws."""
@@ -80,14 +81,14 @@ class EpochSampler(Sampler[Draw]):
 
     def __len__(self) -> int:
         """Return the samples of an epoch."""
-        return len(self.samples)
+        return len(self.samples[self.share])
 
     def __iter__(self) -> Iterator[Draw]:
         """Yield (epoch, sample)."""
         order = self.samples
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
-        return ((self.epoch, int(sample)) for sample in order)
+        return ((self.epoch, int(sample)) for sample in order[self.share])
 
 
 class LesionDataModule(pl.LightningDataModule):
@@ -95,7 +96,7 @@ class LesionDataModule(pl.LightningDataModule):
 
     Args:
         samples: see `skinlesion.data.samples.prepare`.
-        batch_size: samples a step.
+        batch_size: samples a step, of all processes together where several train.
         augment: of the training images; None for none.
         seed: of order and augmentation.
         workers: loader processes; None for none without augmentation, else one a core, at most 8.
@@ -133,16 +134,25 @@ class LesionDataModule(pl.LightningDataModule):
         self, part: str, augment: Augment | None = None, shuffle: bool = False
     ) -> DataLoader:
         chosen = np.flatnonzero(self.samples.frame["split"] == part)
+        trainer = self.trainer
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        sampler = EpochSampler(chosen, shuffle, self.seed, rank, world)
+        if world > len(chosen):
+            raise SkinlesionError(
+                f"{len(chosen)} {part} images cannot be shared by {world} processes: fewer "
+                "trainer.devices, or more images."
+            )
+        batch_size = self.batch_size // world
         return DataLoader(
             LesionDataset(self.samples, augment, self.seed),
-            batch_size=self.batch_size,
-            sampler=EpochSampler(chosen, shuffle, self.seed),
+            batch_size=batch_size,
+            sampler=sampler,
             num_workers=self.workers if augment else 0,
             collate_fn=_as_fetched,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=bool(augment and self.workers),
             # Batch norm cannot train on a batch of one.
-            drop_last=shuffle and len(chosen) % self.batch_size == 1,
+            drop_last=shuffle and len(sampler) % batch_size == 1,
         )
 
 

@@ -40,6 +40,19 @@ class Samples:
     digest: str
     leak: Mapping[str, Any]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Name the mapped file: a process that is not forked would be sent every image."""
+        images = self.images
+        return self.__dict__ | {
+            "images": images.filename if isinstance(images, np.memmap) else images
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Map the file again."""
+        self.__dict__.update(state)
+        if not isinstance(self.images, np.ndarray):
+            self.__dict__["images"] = np.load(self.images, mmap_mode="r")
+
     @property
     def labels(self) -> np.ndarray:
         """(N,) int64 positions in CLASSES."""

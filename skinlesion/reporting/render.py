@@ -43,7 +43,8 @@ def grid(table: Table) -> Grid:
 
 def _flat(table: Table) -> Grid:
     (heading,) = table.headings
-    head = ["", "published", "audited", f"ours, {heading}", "95 % interval", "difference", "n"]
+    ours = f"ours, {heading.replace('_', ' ')}"
+    head = ["", "published", "audited", ours, "95 % interval", "difference", "n"]
     body = []
     for row in table.rows:
         entry = row.entries[heading]
@@ -53,7 +54,8 @@ def _flat(table: Table) -> Grid:
 
 
 def _blocks(table: Table, columns: Sequence[tuple[str, str]]) -> Grid:
-    names = [f"{group}: {heading}" if group else heading for group, heading in columns]
+    spoken = [(group, heading.replace("_", " ")) for group, heading in columns]
+    names = [f"{group}: {heading}" if group else heading for group, heading in spoken]
     many = len(table.groups) > 1
     head = ["", "", *names, "n"]
     body: list[list[str]] = []
@@ -259,7 +261,7 @@ def _section(table: Table) -> str:
         )
     return f"""<section id="{table.name}">
 <h2>{html.escape(table.title)}</h2>
-<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>
+<div class="scroll"><table{' class="wide"' if wide else ""}><thead><tr>{head}</tr></thead><tbody>
 {body}
 </tbody></table></div>
 <ul>{said}</ul>
@@ -330,7 +332,7 @@ nav a { margin-right: .9rem; color: var(--link); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .55rem; text-align: right; white-space: nowrap; }
-th[scope=row], td:nth-child(2) { text-align: left; }
+th[scope=row], .wide td:nth-child(2) { text-align: left; }
 thead th { border-bottom: 2px solid var(--ink); }
 tr.first th, tr.first td { border-top: 1px solid var(--line); }
 tr.ours td { background: var(--shade); font-weight: 600; }

@@ -1,12 +1,15 @@
 """What happens around an epoch: history, stopping, progress on the console."""
 
 import logging
+import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning import callbacks
+from pytorch_lightning.utilities import rank_zero_only
 
 from skinlesion.evaluation.history import COLUMNS, write_history
 
@@ -46,12 +49,17 @@ class History(callbacks.Callback):
             "seconds": round(time.perf_counter() - self._started, 3),
         }
         self.rows.append({name: row[name] for name in COLUMNS if name in row})
+        self._publish(row, trainer.max_epochs)
+
+    @rank_zero_only
+    def _publish(self, row: dict[str, Any], epochs: int | None) -> None:
+        """Write the file and say a line, in one of the processes that train together."""
         write_history(self.rows, self.path)
         if self.say:
             log.info(
                 "epoch %d/%s  loss %.3f  val_loss %.3f  val_accuracy %.3f  "
                 "val_balanced_accuracy %.3f  lr %.0e  %.1f s",
-                *(row["epoch"], trainer.max_epochs, row["train_loss"], row["val_loss"]),
+                *(row["epoch"], epochs, row["train_loss"], row["val_loss"]),
                 *(row["val_accuracy"], row["val_balanced_accuracy"], row["lr"], row["seconds"]),
             )
 
@@ -62,6 +70,25 @@ class History(callbacks.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the rows from the checkpoint."""
         self.rows = list(state_dict["rows"])
+
+
+class Console(callbacks.Callback):
+    """Takes into spawned processes, which begin anew, what this one says and keeps quiet about."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Note this process' settings."""
+        return {
+            "level": logging.root.level,
+            "lightning": logging.getLogger("pytorch_lightning").level,
+            "filters": warnings.filters[:],
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Apply them."""
+        logging.basicConfig(level=state["level"], format="%(message)s", stream=sys.stdout)
+        for name in ("pytorch_lightning", "lightning_fabric"):
+            logging.getLogger(name).setLevel(state["lightning"])
+        warnings.filters = state["filters"]
 
 
 class EarlyStopping(callbacks.EarlyStopping):

@@ -1,10 +1,12 @@
 """The LightningModule: one step, its metrics, its optimizer. The network is plain torch."""
 
+import io
 from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -26,7 +28,12 @@ class LesionModule(pl.LightningModule):
         classes: number of classes.
         seed: with the epoch it decides every random number of that epoch.
         description: plain values from which the network can be built again, kept in checkpoints.
+
+    Attributes:
+        rebuild: builds the network in a spawned process, which is sent only its weights.
     """
+
+    rebuild: Callable[[], nn.Module]
 
     def __init__(
         self,
@@ -47,6 +54,31 @@ class LesionModule(pl.LightningModule):
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_balanced_accuracy = MulticlassAccuracy(classes, average="macro")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Send the weights in the network's place, whose graph is too deep for pickle.
+
+        They go as bytes: in torch's shared memory each tensor would be an open file.
+        """
+        state = super().__getstate__()
+        weights = io.BytesIO()
+        torch.save(self.network.state_dict(), weights)
+        return state | {"_modules": state["_modules"] | {"network": weights.getvalue()}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Build the network again."""
+        super().__setstate__(state)
+        weights = io.BytesIO(state["_modules"]["network"])
+        self._modules["network"] = self.rebuild()
+        self.network.load_state_dict(torch.load(weights, weights_only=True))
+
+    def configure_model(self) -> None:
+        """Let batch norms see the batch of all GPUs; on CPUs torch cannot.
+
+        Lightning's own `sync_batchnorm` loses the activations that timm joins with batch norms.
+        """
+        if self.trainer.world_size > 1 and self.trainer.strategy.root_device.type == "cuda":
+            self.network = convert_sync_batchnorm(self.network)
+
     def configure_optimizers(self) -> Any:
         """Return the optimizer and the plateau scheduler."""
         optimizer = self.make_optimizer(self.parameters())
@@ -59,9 +91,13 @@ class LesionModule(pl.LightningModule):
         }
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Reseed at the start of an epoch, so that a resumed run equals an uninterrupted one."""
+        """Reseed at the start of an epoch, so that a resumed run equals an uninterrupted one.
+
+        Processes that train together draw different numbers, for different samples.
+        """
         if batch_idx == 0:
-            torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+            seed = self.seed * 1_000_003 + self.current_epoch
+            torch.manual_seed(seed * self.trainer.world_size + self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
@@ -104,4 +140,6 @@ class LesionModule(pl.LightningModule):
         """Do nothing: see `on_train_epoch_end`."""
 
     def _log(self, values: dict[str, Any], samples: int) -> None:
-        self.log_dict(values, on_step=False, on_epoch=True, batch_size=samples)
+        # Of whole numbers of samples Lightning's mean over processes would lose the fraction.
+        weight: Any = float(samples)
+        self.log_dict(values, on_step=False, on_epoch=True, sync_dist=True, batch_size=weight)

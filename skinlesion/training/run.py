@@ -4,9 +4,11 @@ import dataclasses
 import hashlib
 import logging
 import math
+import os
 import shutil
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch.multiprocessing import ProcessRaisedException
 
 from skinlesion.data.encoding import MISSING
 from skinlesion.data.module import LesionDataModule
@@ -29,7 +32,8 @@ from skinlesion.models.build import build_classifier
 from skinlesion.models.classifier import Classifier
 from skinlesion.models.preprocess import resolve_preprocess
 from skinlesion.models.weights import BackboneSpec, find_weights, resolve_spec
-from skinlesion.training.callbacks import Checkpoint, History
+from skinlesion.training.callbacks import Checkpoint, Console, History
+from skinlesion.training.devices import own_gpu
 from skinlesion.training.module import LesionModule
 from skinlesion.training.provenance import provenance
 from skinlesion.training.rundir import RunDirectory, find_runs, identity, run_key
@@ -82,7 +86,8 @@ def run(config: DictConfig) -> RunDirectory:
                 samples, config.batch_size, augment, config.seed, config.data.workers
             )
             module = _module(config, network, samples)
-            _train(config, module, loaders, logger, directory)
+            with own_gpu(config):
+                _train(config, module, loaders, logger, directory)
             _finish(config, samples, directory, weights)
     return directory
 
@@ -114,10 +119,11 @@ def _train(
 ) -> None:
     """Fit, or go on fitting, and predict the held-out parts with the best checkpoint."""
     interactive = sys.stderr.isatty()
-    trainer = instantiate(
-        config.trainer,
+    trainer = _trainer(
+        config,
         default_root_dir=directory.path,
         callbacks=[
+            Console(),
             History(directory.history, say=not interactive),
             instantiate(config.callbacks.early_stopping),
             instantiate(config.callbacks.best, dirpath=directory.checkpoints, filename="best"),
@@ -125,7 +131,6 @@ def _train(
         ],
         logger=logger,
         enable_progress_bar=interactive,
-        enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1,  # all is logged by epoch; a longer interval only makes it warn
     )
@@ -140,12 +145,63 @@ def _train(
     made_with["commits"] = [*before, made_with["commit"]]  # one for each time it was started
     directory.write_json("provenance.json", made_with)
     log.info("%s %s", "resuming" if resume else "training", directory.path)
+    module.rebuild = partial(_network, config)
     try:
         trainer.fit(module, loaders, ckpt_path=resume, weights_only=True)
-    except SystemExit:  # how Lightning answers Ctrl-C
-        raise KeyboardInterrupt from None
-    parts = trainer.predict(module, loaders, ckpt_path=directory.best, weights_only=True)
+    except SystemExit as stop:
+        if stop.code != 1:  # a cluster's job, which leaves in order to be queued again
+            raise
+        raise KeyboardInterrupt from None  # how Lightning answers Ctrl-C
+    except ProcessRaisedException as error:  # all that comes of an error in a spawned process
+        _, found, message = str(error).rpartition(f"{SkinlesionError.__module__}.SkinlesionError: ")
+        raise SkinlesionError(message.strip()) if found else error from None
+    finally:
+        for process in getattr(trainer.strategy.launcher, "procs", ()):
+            process.kill()  # what Ctrl-C has not reached
+            process.join()
+        os.environ.pop("MASTER_PORT", None)  # or Lightning would give it to a sweep's next job too
+    # One process predicts, so that each sample is predicted once.
+    device = trainer.strategy.root_device.index
+    trainer = _trainer(
+        config,
+        devices=1 if device is None else [device],
+        strategy="auto",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=interactive,
+    )
+    best = torch.load(directory.best, map_location="cpu", weights_only=True)
+    module.load_state_dict(best["state_dict"])
+    parts = trainer.predict(module, loaders)
     write_predictions(_predictions(parts, loaders.samples), directory.predictions)
+
+
+def _trainer(config: DictConfig, **options: Any) -> pl.Trainer:
+    """Return Lightning's trainer, with further options.
+
+    Raises:
+        SkinlesionError: if its devices cannot share a batch.
+    """
+    trainer: pl.Trainer = instantiate(
+        config.trainer, enable_model_summary=False, use_distributed_sampler=False, **options
+    )
+    world = trainer.world_size
+    problem = None
+    if world > 1 and config.trainer.get("strategy") != "ddp_spawn":
+        problem = f"trainer.devices={config.trainer.devices}: several need trainer=ddp"
+    elif config.batch_size % world:
+        problem = (
+            f"batch_size={config.batch_size}: the devices (trainer.devices) share each batch, so "
+            f"expected a multiple of {world}"
+        )
+    elif world > 1 and config.loss.get("divide_by") == "weights":
+        problem = (
+            "loss.divide_by=weights: a device knows the weights of its own share of a batch only, "
+            "expected loss.divide_by=batch or one device"
+        )
+    if problem:
+        raise SkinlesionError(problem)
+    return trainer
 
 
 def _network(config: DictConfig) -> Classifier:
@@ -175,6 +231,7 @@ def _description(plain: dict[str, Any], spec: BackboneSpec) -> dict[str, Any]:
 def _try_training(config: DictConfig, network: Classifier) -> None:
     """Build once what training will need, so that a wrong argument is met now."""
     instantiate(config.loss, counts=[1] * len(CLASSES))
+    _trainer(config, logger=False, enable_checkpointing=False)
     try:
         optimizer = instantiate(config.optimizer)(network.parameters())
     except (TypeError, ValueError) as error:

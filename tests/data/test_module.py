@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from skinlesion.data.augment import Augment, geometric
 from skinlesion.data.module import Batch, LesionDataModule, LesionDataset
 from skinlesion.data.samples import Samples, check
 from skinlesion.data.split import Split
+from skinlesion.errors import SkinlesionError
 
 SIZE = 16
 
@@ -258,7 +260,79 @@ def test_a_worker_that_is_not_forked_maps_the_cache_instead_of_being_sent_it(
     images = pickle.dumps(np.array(samples.images))
     assert len(sent) < len(pickle.dumps(replace(samples, images=None))) + len(images) / 2
     received = pickle.loads(sent)
-    assert isinstance(received.images, np.memmap)
+    assert isinstance(received.samples.images, np.memmap)
     draws = [(0, 3), (1, 7)]
     for key, value in dataset.__getitems__(draws).items():
         assert torch.equal(received.__getitems__(draws)[key], value)
+
+
+# --- several processes --------------------------------------------------------------------------
+
+
+def shares(samples: Samples, world: int, batch_size: int, **options: Any) -> list[LesionDataModule]:
+    """The loaders of each of so many processes that train together."""
+    modules = [LesionDataModule(samples, batch_size, **options) for _ in range(world)]
+    for rank, module in enumerate(modules):
+        module.trainer = SimpleNamespace(global_rank=rank, world_size=world)
+    return modules
+
+
+@pytest.mark.parametrize(("world", "batch_size"), [(2, 8), (2, 10), (3, 6), (3, 15), (5, 10)])
+def test_processes_share_each_batch_that_one_alone_would_draw(
+    samples: Samples, datta: Augment, world: int, batch_size: int
+) -> None:
+    # 30 training images, so that all batches but the last are whole.
+    alone = LesionDataModule(samples, batch_size, datta, 3, workers=0).train_dataloader()
+    loaders = [m.train_dataloader() for m in shares(samples, world, batch_size, seed=3)]
+    augmented = shares(samples, world, batch_size, augment=datta, seed=3, workers=0)
+    for number in (0, 7):
+        expected = epoch(alone, number)
+        found = [epoch(loader, number) for loader in loaders]
+        assert {len(batches) for batches in found} == {len(expected)}
+        for whole, *parts in zip(expected, *found, strict=True):
+            assert {len(part["index"]) for part in parts} == {len(whole["index"]) // world}
+            # Rank r has the positions r, r + world, ... of the whole batch.
+            joined = torch.stack([part["index"] for part in parts], dim=1).flatten()
+            assert torch.equal(joined, whole["index"])
+        images = [epoch(m.train_dataloader(), number)[0]["image"] for m in augmented]
+        assert torch.equal(torch.stack(images, dim=1).flatten(0, 1), expected[0]["image"])
+
+
+@pytest.mark.parametrize("world", [2, 3, 4, 7])
+def test_no_process_takes_more_steps_than_another(samples: Samples, world: int) -> None:
+    for whole in range(1, 6):
+        batch_size = world * whole
+        loaders = [m.train_dataloader() for m in shares(samples, world, batch_size)]
+        found = [epoch(loader) for loader in loaders]
+        sizes = [[len(batch["index"]) for batch in batches] for batches in found]
+        assert all(others == sizes[0] for others in sizes)
+        assert {len(loader) for loader in loaders} == {len(sizes[0])}
+        seen = [i for batches in found for i in together(batches, "index").tolist()]
+        assert len(seen) == len(set(seen))
+        # What does not divide is left out, and a last batch that would be one image for each.
+        left_out = 30 - len(seen)
+        assert left_out < (2 * world if whole > 1 else world)
+        assert whole == 1 or 1 not in sizes[0]
+
+
+@pytest.mark.parametrize("world", [2, 3, 5, 14])
+def test_processes_validate_each_sample_once(samples: Samples, world: int) -> None:
+    loaders = [m.val_dataloader() for m in shares(samples, world, batch_size=2 * world)]
+    seen = [i for loader in loaders for i in together(epoch(loader), "index").tolist()]
+    assert sorted(seen) == np.flatnonzero(samples.frame["split"] == "val").tolist()
+
+
+def test_a_process_without_a_sample_is_an_error(samples: Samples) -> None:
+    with pytest.raises(SkinlesionError, match="14 val images cannot be shared by 15 processes"):
+        shares(samples, world=15, batch_size=15)[0].val_dataloader()
+
+
+def test_a_spawned_process_maps_the_cache_instead_of_being_sent_it(samples: Samples) -> None:
+    module = LesionDataModule(samples, 8)
+    sent = pickle.dumps(module)
+    bare = pickle.dumps(LesionDataModule(replace(samples, images=None), 8))
+    assert len(sent) < len(bare) + samples.images.nbytes / 2
+    received = pickle.loads(sent)
+    assert isinstance(received.samples.images, np.memmap)
+    np.testing.assert_array_equal(received.samples.images, samples.images)
+    assert not received.samples.images.flags.writeable

@@ -15,7 +15,7 @@ from skinlesion.data.table import CLASSES
 from skinlesion.evaluation.metrics import evaluate
 from skinlesion.evaluation.predictions import read_predictions, write_predictions
 from skinlesion.reporting.published import Cell
-from skinlesion.reporting.render import grid, latex, long_csv, markdown, missing, notes, page
+from skinlesion.reporting.render import MINUS, grid, latex, long_csv, markdown, missing, notes, page
 from skinlesion.reporting.tables import Entry, Ours, Results, Table, build_table
 from skinlesion.sweeps.jobs import Job, Sweep, read_sweep
 from skinlesion.sweeps.outcome import Failures
@@ -247,7 +247,7 @@ def test_every_format_holds_every_number(folder: Folder) -> None:
     text, tex, html = markdown(table), latex(table), page([table])
     for cell in cells:
         assert cell.replace("*", r"\*") in text
-        assert cell.replace("±", r"$\pm$").replace("%", r"\%").replace("−", "$-$") in tex or (
+        assert cell.replace("±", r"$\pm$").replace("%", r"\%").replace(MINUS, "$-$") in tex or (
             " x " in cell
         )
         assert cell in html

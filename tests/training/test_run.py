@@ -211,6 +211,7 @@ def test_a_moved_run_keeps_its_best_epoch(config: Config, tmp_path: Path) -> Non
 
 def test_two_processes_do_not_write_into_one_run(config: Config) -> None:
     directory = run(config("debug=fast"))
+    directory.done.unlink()
     with (
         FileLock(directory.path / ".lock"),
         pytest.raises(SkinlesionError, match="another process is training this run"),

@@ -1,0 +1,220 @@
+"""A sweep as a person runs it: killed once, started again, looked at, printed."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from skinlesion.sweeps.jobs import read_sweep
+from skinlesion.sweeps.status import report, sweep_status
+from skinlesion.training.rundir import RunDirectory, find_runs, identity
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = Path(__file__).parent / "fixtures" / "mini.md"
+MINI = """\
+defaults: [/config, _self_]
+sweep:
+  title: Two mobile nets on drawn images
+  table: 4
+  axes:
+    experiment: {md_mobilenet_v3_small: MobileNetV3Small, md_mobilenet_v2: MobileNetV2}
+    seed: [0, 1]
+  columns: {accuracy: accuracy}
+"""
+EPOCHS = 3
+NUMBER = re.compile(r"\d+\.\d+")
+
+
+def start(*arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "train.py", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class Sweep:
+    """The mini sweep in a folder of its own."""
+
+    def __init__(self, folder: Path, tiny: list[str]) -> None:
+        self.file, self.runs = folder / "sweeps" / "mini.yaml", folder / "runs"
+        self.file.parent.mkdir()
+        self.file.write_text(MINI)
+        self.overrides = [*tiny, f"trainer.max_epochs={EPOCHS}", f"runs={self.runs}"]
+        self.command = ["-cd", str(self.file.parent), "-cn", "mini", "-m", *self.overrides]
+
+    def read(self):
+        return read_sweep(str(self.file), self.overrides)
+
+    def directories(self) -> list[RunDirectory]:
+        """The run directories in the order of the jobs, as far as they were begun."""
+        found = find_runs(self.runs)
+        return [d for job in self.read().jobs for d in found.get(identity(job.config), [])]
+
+    def states(self) -> list[str]:
+        return [status.state for status in sweep_status(self.read())]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> Sweep:
+    return Sweep(tmp_path_factory.mktemp("mini"), tiny)
+
+
+@pytest.fixture(scope="module")
+def killed(sweep: Sweep) -> dict[str, object]:
+    """The sweep, killed within its second run: what its status said."""
+    assert sweep.states() == ["left"] * 4
+    process = start(*sweep.command)
+    started = "*/*/seed1/checkpoints/last.ckpt"
+    wait_for(lambda: bool([*sweep.runs.glob(started)]), process)
+    process.send_signal(signal.SIGSTOP)
+    running = sweep.states()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    first, second = sweep.directories()
+    return {
+        "running": running,
+        "killed": sweep.states(),
+        "report": report(sweep.read(), sweep_status(sweep.read())),
+        "first": first.done.stat().st_mtime_ns,
+        "second": (second.last.exists(), second.done.exists()),
+    }
+
+
+@pytest.fixture(scope="module")
+def resumed(sweep: Sweep, killed: dict[str, object]) -> str:
+    process = start(*sweep.command)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return output
+
+
+def test_status_tells_what_is_done_running_cut_and_left(killed: dict[str, object]) -> None:
+    assert killed["running"] == ["done", "running", "left", "left"]
+    assert killed["killed"] == ["done", "cut", "left", "left"]
+    lines = str(killed["report"]).splitlines()
+    assert lines[0] == "Two mobile nets on drawn images: 4 runs"
+    assert re.match(r"done +3 epochs +0:00:\d\d +MobileNetV3Small · seed 0", lines[1])
+    assert lines[-2] == "1 done, 1 cut, 2 left"
+    assert re.match(r"about 0:00:\d\d of training is left", lines[-1])
+
+
+def test_started_again_it_trains_only_what_is_missing(
+    sweep: Sweep, killed: dict[str, object], resumed: str
+) -> None:
+    assert killed["second"] == (True, False)
+    summary = resumed.splitlines()[-5:]
+    assert [line.split()[0] for line in summary[:4]] == ["skipped", "done", "done", "done"]
+    assert summary[4] == "4 jobs: 3 done (trained now), 1 skipped (was done before)"
+    assert sweep.directories()[0].done.stat().st_mtime_ns == killed["first"]
+    assert sweep.states() == ["done"] * 4
+
+
+def test_the_run_that_was_cut_went_on_where_it_was(sweep: Sweep, resumed: str) -> None:
+    second = sweep.directories()[1]
+    assert len(second.read_json("provenance.json")["commits"]) == 2
+    assert second.history.read_text().count("\n") == 1 + EPOCHS
+
+
+def test_its_table_is_the_golden(sweep: Sweep, resumed: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "skinlesion.reporting", "tables", str(sweep.file)),
+            *("--out", str(tmp_path), *sweep.overrides),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("mini.md", "mini.csv", "mini.tex", "index.html")
+    }
+    table = [line for line in (tmp_path / "mini.md").read_text().splitlines() if line[:1] == "|"]
+    golden = [line for line in GOLDEN.read_text().splitlines() if line[:1] == "|"]
+    # The numbers are trained ones: another processor may tell one of nine images otherwise.
+    assert [NUMBER.sub("#", line) for line in table] == [NUMBER.sub("#", line) for line in golden]
+    ours, theirs = (
+        [float(number) for line in lines for number in NUMBER.findall(line)]
+        for lines in (table, golden)
+    )
+    assert ours == pytest.approx(theirs, abs=0.12)
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(sweep: Sweep, resumed: str) -> None:
+    first = sweep.directories()[0]
+    first.done.unlink()
+    with first.lock():
+        assert sweep.states()[0] == "running"
+        process = start(*sweep.command, "experiment=md_mobilenet_v3_small", "seed=0")
+        output, _ = process.communicate()
+    assert process.returncode == 1
+    assert "elsewhere" in output.splitlines()[-4]
+    assert "another process is training this run" in output.splitlines()[-3]
+    assert output.splitlines()[-1] == "The same command again goes on with what is missing."
+    assert not first.done.exists()
+
+
+def test_a_sweep_needs_m(sweep: Sweep) -> None:
+    process = start(*(argument for argument in sweep.command if argument != "-m"))
+    output, _ = process.communicate()
+    assert process.returncode == 1
+    assert "'Two mobile nets on drawn images' is a sweep of many runs: add -m." in output
+
+
+def test_two_processes_train_two_runs_by_joblib(sweep: Sweep, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    process = start(
+        *(*sweep.command, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+        *("seed=0", "debug=fast", f"runs={tmp_path}"),
+    )
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert output.splitlines()[-1] == "2 jobs: 2 done (trained now)"
+    assert len([*tmp_path.glob("*/*/*/DONE")]) == 2
+
+
+def test_a_job_of_a_cluster_goes_on_after_it_was_preempted(sweep: Sweep, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    process = start(
+        *(*sweep.command, "hydra/launcher=submitit_local", "experiment=md_mobilenet_v3_small"),
+        *("seed=0", "trainer.max_epochs=12", f"runs={tmp_path}"),
+    )
+    wait_for(lambda: bool([*tmp_path.glob("*/*/*/checkpoints/last.ckpt")]), process)
+    (task,) = tasks_of_submitit(tmp_path)
+    os.kill(task, signal.SIGUSR2)  # what SLURM is asked to send before it stops a job
+    output, _ = process.communicate()
+    logs = "\n".join(path.read_text() for path in tmp_path.rglob("*_log.*"))
+    assert process.returncode == 0, output + logs
+    (run,) = (RunDirectory(path.parent) for path in tmp_path.glob("*/*/*/DONE"))
+    assert len(run.read_json("provenance.json")["commits"]) == 2
+    assert run.history.read_text().count("\n") == 1 + 12
+
+
+def tasks_of_submitit(folder: Path) -> list[int]:
+    """The processes at work in a folder of submitit's."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if "submitit.core._submit" in words and any(str(folder) in word for word in words):
+            found.append(int(path.parent.name))
+    return found
