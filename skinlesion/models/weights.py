@@ -142,7 +142,7 @@ def find_weights(weights: str, backbone: str) -> str:
     Raises:
         SkinlesionError: if the folder holds no such file, or several.
     """
-    if weights in ("imagenet", "none") or not Path(weights).is_dir():
+    if weights in ("imagenet", "none", "") or not Path(weights).is_dir():
         return weights
     owners = {path: _header(path).get("backbone") for path in Path(weights).glob("*.safetensors")}
     found = sorted(path for path, owner in owners.items() if owner == backbone)

@@ -1,16 +1,8 @@
-"""A tiny drawn archive, and what makes a run of it a matter of two seconds."""
+"""What makes a run of the tiny archive a matter of two seconds."""
 
 from pathlib import Path
 
 import pytest
-
-from skinlesion.data.demo import write_demo
-
-
-@pytest.fixture(scope="session")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("archive") / "demo"
-    return write_demo(root, images=80, size=(96, 72), progress=False)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A tiny drawn archive and the overrides of a run that takes a second or two."""
+"""The overrides of a run of the tiny archive, which takes a second or two."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,15 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from skinlesion.data.demo import write_demo
-
 CONF = Path(__file__).parents[2] / "conf"
-
-
-@pytest.fixture(scope="session")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("archive") / "demo"
-    return write_demo(root, images=80, size=(96, 72), progress=False)
 
 
 @pytest.fixture(scope="session")
