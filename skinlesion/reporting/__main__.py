@@ -12,7 +12,7 @@ from skinlesion.errors import SkinlesionError
 from skinlesion.files import replacing
 
 PAPER = [f"table{number}" for number in range(3, 12)]
-KEPT = ("config.yaml", "history.csv", "metrics.json", "predictions.csv", "provenance.json", "DONE")
+KEPT = ("history.csv", "metrics.json", "predictions.csv", "provenance.json", "DONE")
 EPILOG = """\
 What a sweep was started with is said here too, or its runs are not found:
   python train.py -cd sweeps -cn table4 -m budget=cpu seed=0 runs=elsewhere
@@ -78,12 +78,22 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def collect(options: argparse.Namespace) -> None:
-    """Copy finished runs without checkpoints, figures and the split."""
+    """Copy finished runs without checkpoints, figures, the split and the machine's paths."""
+    from omegaconf import OmegaConf
+
+    from skinlesion.training.rundir import RunDirectory
+
     runs, out = Path(options.runs), Path(options.folder)
     done = sorted(path.parent for path in runs.glob("*/*/*/DONE"))
     if not done:
         raise SkinlesionError(f"{runs} holds no finished run: there is nothing to collect.")
     for run in tqdm(done, "collecting", disable=None):
+        config = RunDirectory(run).config
+        config.weights = Path(config.weights).name
+        for group, name in ((config, "runs"), (config.data, "root"), (config.data, "cache")):
+            group.pop(name)
+        with replacing(out / run.relative_to(runs) / "config.yaml") as temporary:
+            temporary.write_text(OmegaConf.to_yaml(config), encoding="utf-8")
         for name in KEPT:
             with replacing(out / run.relative_to(runs) / name) as temporary:
                 shutil.copyfile(run / name, temporary)

@@ -2,78 +2,18 @@
 
 import csv
 import io
-import json
 import time
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-from omegaconf import OmegaConf
 
-from skinlesion.data.table import CLASSES
 from skinlesion.evaluation.metrics import evaluate
-from skinlesion.evaluation.predictions import read_predictions, write_predictions
+from skinlesion.evaluation.predictions import read_predictions
 from skinlesion.reporting.published import Cell
 from skinlesion.reporting.render import MINUS, grid, latex, long_csv, markdown, missing, notes, page
 from skinlesion.reporting.tables import Entry, Ours, Results, Table, build_table
-from skinlesion.sweeps.jobs import Job, Sweep, read_sweep
 from skinlesion.sweeps.outcome import Failures
 from skinlesion.training.rundir import identity
-
-DATA, WEIGHTS = "d" * 64, "e" * 64
-
-
-class Folder:
-    """A folder of made-up runs of a sweep's jobs."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def sweep(self, name: str, *overrides: str) -> Sweep:
-        return read_sweep(name, [*overrides, f"runs={self.path}"])
-
-    def add(self, job: Job, right: float = 0.8, images: int = 40, key: str = "k", **made: object):
-        """A finished run in which a share of the images is told rightly, two images a lesion."""
-        run = self.path / job.config.backbone.name / f"{key}{identity(job.config)[:8]}"
-        run = run / f"seed{job.seed}"
-        run.mkdir(parents=True)
-        (run / "config.yaml").write_text(OmegaConf.to_yaml(job.config, resolve=True))
-        part = "test" if job.config.split.name == "lesion" else "val"
-        y = np.arange(images) % len(CLASSES)
-        told = np.where(np.arange(images) < round(right * images), y, (y + 1) % len(CLASSES))
-        probabilities = np.full((images, len(CLASSES)), 0.05)
-        probabilities[np.arange(images), told] = 0.7
-        frame = pd.DataFrame(
-            {
-                "image_id": [f"i{i}" for i in range(images)],
-                "lesion_id": [f"l{job.seed}-{i // 2}" for i in range(images)],
-                "split": part,
-                "label": [CLASSES[i] for i in y],
-            }
-        ).join(pd.DataFrame(probabilities, columns=list(CLASSES)))
-        # What another part says must not be read.
-        selecting = frame.assign(split="val") if part == "test" else frame.iloc[:0]
-        write_predictions(pd.concat([selecting, frame]), run / "predictions.csv")
-        leak = {part: {"images": images, "leaked": images // 4, "share": 0.25}}
-        (run / "metrics.json").write_text(json.dumps({"leak": leak}))
-        provenance = {
-            **{"commit": "c" * 40, "dirty": False, "data": DATA, "weights": WEIGHTS},
-            **{"gpu": None, "cpu": "a processor", "epochs": 12, "parameters": 1_234_567},
-            **{"seconds_per_epoch": 30.0},
-            **made,
-        }
-        (run / "provenance.json").write_text(json.dumps(provenance))
-        (run / "DONE").touch()
-        return run
-
-    def table(self, sweep: Sweep) -> Table:
-        return build_table(sweep, Results([sweep]))
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    return Folder(tmp_path / "runs")
 
 
 def row_of(table: Table, label: str, group: str = ""):
@@ -81,7 +21,7 @@ def row_of(table: Table, label: str, group: str = ""):
     return row
 
 
-def test_a_cell_is_the_mean_over_seeds_beside_the_published_and_the_audited(folder: Folder) -> None:
+def test_a_cell_is_the_mean_over_seeds_beside_the_published_and_the_audited(folder) -> None:
     sweep = folder.sweep("table4", "experiment=md_mobilenet_v2")
     for job, right in zip(sweep.jobs, (0.7, 0.8, 0.9), strict=True):
         folder.add(job, right)
@@ -98,7 +38,7 @@ def test_a_cell_is_the_mean_over_seeds_beside_the_published_and_the_audited(fold
     assert not row.missing
 
 
-def test_every_column_is_its_metric(folder: Folder) -> None:
+def test_every_column_is_its_metric(folder) -> None:
     sweep = folder.sweep("table8", "experiment=md_mobilenet_v2", "seed=0")
     run = folder.add(sweep.jobs[0])
     part = read_predictions(run / "predictions.csv").part("val")
@@ -117,7 +57,7 @@ def test_every_column_is_its_metric(folder: Folder) -> None:
     )
 
 
-def test_costs_come_from_the_provenance_and_depth_is_not_measured(folder: Folder) -> None:
+def test_costs_come_from_the_provenance_and_depth_is_not_measured(folder) -> None:
     sweep = folder.sweep("table11", "experiment=table9_240", "seed=0")
     folder.add(sweep.jobs[0])
     entries = row_of(folder.table(sweep), "MobileNetV3Large").entries
@@ -128,7 +68,7 @@ def test_costs_come_from_the_provenance_and_depth_is_not_measured(folder: Folder
     assert "not run" not in markdown(folder.table(sweep))
 
 
-def test_what_is_not_run_says_so_and_names_the_command(folder: Folder) -> None:
+def test_what_is_not_run_says_so_and_names_the_command(folder) -> None:
     sweep = folder.sweep("table4", "experiment=md_mobilenet_v2,md_resnet50", "seed=0,1")
     folder.add(sweep.jobs[0])
     table = folder.table(sweep)
@@ -143,13 +83,13 @@ def test_what_is_not_run_says_so_and_names_the_command(folder: Folder) -> None:
     )
 
 
-def test_a_run_that_is_not_done_does_not_count(folder: Folder) -> None:
+def test_a_run_that_is_not_done_does_not_count(folder) -> None:
     sweep = folder.sweep("table4", "experiment=md_mobilenet_v2", "seed=0")
     (folder.add(sweep.jobs[0]) / "DONE").unlink()
     assert row_of(folder.table(sweep), "MobileNetV2").missing == [0]
 
 
-def test_why_a_run_failed_stands_below(folder: Folder) -> None:
+def test_why_a_run_failed_stands_below(folder) -> None:
     sweep = folder.sweep("table4", "experiment=md_resnet50", "seed=0")
     Failures(folder.path).record(identity(sweep.jobs[0].config), "out of memory")
     table = folder.table(sweep)
@@ -157,7 +97,7 @@ def test_why_a_run_failed_stands_below(folder: Folder) -> None:
     assert grid(table).body[0][0] == "Resnet50†"
 
 
-def test_the_two_protocols_stand_side_by_side_and_the_test_part_is_reported(folder: Folder) -> None:
+def test_the_two_protocols_stand_side_by_side_and_the_test_part_is_reported(folder) -> None:
     sweep = folder.sweep("leakage", "experiment=md_mobilenet_v2", "seed=0")
     by_image, by_lesion = sweep.jobs
     folder.add(by_image, 0.9)
@@ -176,7 +116,7 @@ def test_the_two_protocols_stand_side_by_side_and_the_test_part_is_reported(fold
     assert "split=lesion: test images, which selected nothing" in said
 
 
-def test_a_published_value_outside_the_interval_is_marked(folder: Folder) -> None:
+def test_a_published_value_outside_the_interval_is_marked(folder) -> None:
     sweep = folder.sweep("table4", "experiment=md_mobilenet_v2,md_resnet50", "seed=0")
     folder.add(sweep.jobs[0], right=0.8)
     folder.add(sweep.jobs[1], right=0.2)
@@ -203,7 +143,7 @@ def test_an_audit_contradicts_by_more_than_rounding(
     assert Entry(Cell(published, audited, "nb1"), None).contradicted is contradicted
 
 
-def test_the_copied_cells_of_table_5_are_marked_and_explained(folder: Folder) -> None:
+def test_the_copied_cells_of_table_5_are_marked_and_explained(folder) -> None:
     sweep = folder.sweep("table5", "experiment=md_mobilenet_v2", "seed=0")
     lines = {line[1]: line for line in grid(folder.table(sweep)).body}
     vasc = 2 + [*sweep.columns].index("vasc")
@@ -212,7 +152,7 @@ def test_the_copied_cells_of_table_5_are_marked_and_explained(folder: Folder) ->
     assert "MobileNetV2 + Metadata, vasc: 0.9 printed, 0.875 (nb38; the paper copied nv)" in said
 
 
-def test_other_data_uncommitted_changes_and_no_weights_are_marked(folder: Folder) -> None:
+def test_other_data_uncommitted_changes_and_no_weights_are_marked(folder) -> None:
     sweep = folder.sweep("table4", "experiment=md_mobilenet_v2,md_resnet50,md_resnet152", "seed=0")
     folder.add(sweep.jobs[0])
     folder.add(sweep.jobs[1], data="f" * 64, dirty=True)
@@ -226,7 +166,7 @@ def test_other_data_uncommitted_changes_and_no_weights_are_marked(folder: Folder
     assert row_of(table, "Resnet152").notes == ["from scratch, without pretrained weights"]
 
 
-def test_seeds_of_other_data_are_not_mixed_into_a_cell(folder: Folder) -> None:
+def test_seeds_of_other_data_are_not_mixed_into_a_cell(folder) -> None:
     sweep = folder.sweep("table4", "experiment=md_mobilenet_v2", "seed=0,1,2")
     folder.add(sweep.jobs[0], 0.8)
     folder.add(sweep.jobs[1], 0.9)
@@ -238,7 +178,7 @@ def test_seeds_of_other_data_are_not_mixed_into_a_cell(folder: Folder) -> None:
     assert row.notes[0].startswith("2 further runs of other data or weights are left out: ")
 
 
-def test_every_format_holds_every_number(folder: Folder) -> None:
+def test_every_format_holds_every_number(folder) -> None:
     sweep = folder.sweep("table5", "experiment=md_mobilenet_v2,md_resnet50", "seed=0,1")
     for job in sweep.jobs:
         folder.add(job, 0.7 + 0.1 * job.seed)
@@ -261,7 +201,7 @@ def test_every_format_holds_every_number(folder: Folder) -> None:
     assert sigma["split"] == "paper"
 
 
-def test_the_page_needs_nothing_from_elsewhere(folder: Folder) -> None:
+def test_the_page_needs_nothing_from_elsewhere(folder) -> None:
     html = page([folder.table(folder.sweep("table4", "seed=0"))])
     assert "http" not in html
     assert "<script" not in html
@@ -269,7 +209,7 @@ def test_the_page_needs_nothing_from_elsewhere(folder: Folder) -> None:
     assert '<section id="table4">' in html
 
 
-def test_the_tables_of_every_row_are_read_once(folder: Folder, monkeypatch) -> None:
+def test_the_tables_of_every_row_are_read_once(folder, monkeypatch) -> None:
     overrides = ["experiment=md_mobilenet_v2", "seed=0"]
     sweeps = [folder.sweep(name, *overrides) for name in ("table4", "table5", "table6", "table7")]
     folder.add(sweeps[0].jobs[0])

@@ -1,0 +1,71 @@
+"""Made-up runs of a sweep."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+
+from skinlesion.data.table import CLASSES
+from skinlesion.evaluation.history import COLUMNS, write_history
+from skinlesion.evaluation.predictions import write_predictions
+from skinlesion.reporting.tables import Results, Table, build_table
+from skinlesion.sweeps.jobs import Job, Sweep, read_sweep
+from skinlesion.training.rundir import identity
+
+DATA, WEIGHTS = "d" * 64, "e" * 64
+
+
+class Folder:
+    """A folder of made-up runs of a sweep's jobs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def sweep(self, name: str, *overrides: str) -> Sweep:
+        return read_sweep(name, [*overrides, f"runs={self.path}"])
+
+    def add(self, job: Job, right: float = 0.8, images: int = 40, key: str = "k", **made: object):
+        """A finished run in which a share of the images is told rightly, two images a lesion."""
+        run = self.path / job.config.backbone.name / f"{key}{identity(job.config)[:8]}"
+        run = run / f"seed{job.seed}"
+        run.mkdir(parents=True)
+        (run / "config.yaml").write_text(OmegaConf.to_yaml(job.config, resolve=True))
+        part = "test" if job.config.split.name == "lesion" else "val"
+        y = np.arange(images) % len(CLASSES)
+        told = np.where(np.arange(images) < round(right * images), y, (y + 1) % len(CLASSES))
+        probabilities = np.full((images, len(CLASSES)), 0.05)
+        probabilities[np.arange(images), told] = 0.7
+        frame = pd.DataFrame(
+            {
+                "image_id": [f"i{i}" for i in range(images)],
+                "lesion_id": [f"l{job.seed}-{i // 2}" for i in range(images)],
+                "split": part,
+                "label": [CLASSES[i] for i in y],
+            }
+        ).join(pd.DataFrame(probabilities, columns=list(CLASSES)))
+        # What another part says must not be read.
+        selecting = frame.assign(split="val") if part == "test" else frame.iloc[:0]
+        write_predictions(pd.concat([selecting, frame]), run / "predictions.csv")
+        leak = {part: {"images": images, "leaked": images // 4, "share": 0.25}}
+        (run / "metrics.json").write_text(json.dumps({"leak": leak}))
+        provenance = {
+            **{"commit": "c" * 40, "dirty": False, "data": DATA, "weights": WEIGHTS},
+            **{"gpu": None, "cpu": "a processor", "epochs": 12, "parameters": 1_234_567},
+            **{"seconds_per_epoch": 30.0},
+            **made,
+        }
+        (run / "provenance.json").write_text(json.dumps(provenance))
+        write_history([dict.fromkeys(COLUMNS, 1.0)], run / "history.csv")
+        (run / "DONE").touch()
+        return run
+
+    def table(self, sweep: Sweep) -> Table:
+        return build_table(sweep, Results([sweep]))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "runs")
