@@ -2,6 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TABLES := table3 table4 table5 table6 table7 table8 table9 table10 table11
 ARGS ?=
+NAMED = test -n "$(SWEEP)" || { echo "name a sweep, SWEEP=leakage; there are $(notdir $(basename $(wildcard sweeps/*.yaml)))"; exit 1; }
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint $(TABLES) tables sweep status ledger keras-parity keras-weights data lock
@@ -36,10 +37,12 @@ $(TABLES): setup
 	@$(MAKE) --no-print-directory sweep SWEEP=$@
 
 sweep: setup  ## Train what is missing of a sweep and write its table: SWEEP=table9 (or: make table9)
+	@$(NAMED)
 	@code=0; $(BIN)/python train.py -cd sweeps -cn $(SWEEP) -m $(ARGS) || code=$$?; \
 	  $(BIN)/python -m skinlesion.reporting tables $(SWEEP) $(ARGS) && exit $$code
 
 status: setup  ## How far a sweep is: SWEEP=table9
+	@$(NAMED)
 	@$(BIN)/python -m skinlesion.reporting status $(SWEEP) $(ARGS)
 
 tables: setup  ## Write Tables 3-11 from the runs that there are
