@@ -333,7 +333,7 @@ nav a { margin-right: .9rem; color: var(--link); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .55rem; text-align: right; white-space: nowrap; }
 th[scope=row], .wide td:nth-child(2) { text-align: left; }
-thead th { border-bottom: 2px solid var(--ink); }
+thead th { border-bottom: 2px solid var(--ink); white-space: normal; vertical-align: bottom; }
 tr.first th, tr.first td { border-top: 1px solid var(--line); }
 tr.ours td { background: var(--shade); font-weight: 600; }
 td.absent { color: var(--soft); font-weight: 400; }
