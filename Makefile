@@ -5,7 +5,7 @@ ARGS ?=
 NAMED = test -n "$(SWEEP)" || { echo "name a sweep, SWEEP=leakage; there are $(notdir $(basename $(wildcard sweeps/*.yaml)))"; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint $(TABLES) tables sweep status ledger keras-parity keras-weights data lock
+.PHONY: help setup demo test lint $(TABLES) tables sweep status report app ledger keras-parity keras-weights data lock
 
 help:  ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,13 @@ status: setup  ## How far a sweep is: SWEEP=table9
 
 tables: setup  ## Write Tables 3-11 from the runs that there are
 	@$(BIN)/python -m skinlesion.reporting tables $(ARGS)
+
+report: setup  ## Write one page of all runs: tables, figures, leakage, provenance
+	@$(BIN)/python -m skinlesion.reporting report $(ARGS)
+
+app: setup  ## Show a trained model in the browser, on this machine only: RUN=runs/…/seed0
+	@test -n "$(RUN)" || { echo "name a run directory or an exported file, RUN=runs/…/seed0"; exit 1; }
+	@$(BIN)/python -m skinlesion.app $(RUN) $(ARGS)
 
 ledger: setup  ## Count every parameter against Keras' and explain each difference
 	$(BIN)/python -m skinlesion.fidelity.ledger

@@ -21,13 +21,17 @@ def main(config: DictConfig) -> Any:
 
         return run_job(config)  # an outcome: a job that fails does not stop the others
 
+    from skinlesion.reporting.figures import draw_run_figures, outdated
     from skinlesion.training.run import run, summarise
 
     # Answered here, or Hydra would put a line of its own before the message.
     with clear_errors():
         if config.sweep is not None:
             raise SkinlesionError(f"'{config.sweep.title}' is a sweep of many runs: add -m.")
-        summarise(run(config))
+        directory = run(config)
+        if outdated(directory):  # after DONE: no run is lost to a figure
+            draw_run_figures(directory)
+        summarise(directory)
 
 
 if __name__ == "__main__":

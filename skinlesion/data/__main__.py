@@ -1,4 +1,4 @@
-"""`python -m skinlesion.data`: fetch HAM10000, or draw the demo data."""
+"""`python -m skinlesion.data`: fetch HAM10000, draw the demo data, or describe data of your own."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m skinlesion.data",
-        description="Fetch HAM10000, or draw the demo data.",
+        description="Fetch HAM10000, draw the demo data, or describe data of your own.",
         epilog="HAM10000: Tschandl, Rosendahl, Kittler 2018, doi:10.7910/DVN/DBW86T, CC BY-NC 4.0.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -22,6 +22,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     draw.add_argument("--root", type=Path, default=Path("data/demo"), help="where to put it")
     draw.add_argument("--images", type=int, default=700, help="how many photographs")
     draw.add_argument("--seed", type=int, default=0, help="another seed, other lesions")
+    own = commands.add_parser("describe", help="print a conf/data/<name>.yaml for your own table")
+    own.add_argument("tables", type=Path, nargs="+", metavar="TABLE", help="CSV, or tab-separated")
+    own.add_argument("--image", required=True, metavar="COLUMN", help="the images' names")
+    classes = own.add_mutually_exclusive_group(required=True)
+    classes.add_argument("--label", metavar="COLUMN", help="the class")
+    classes.add_argument("--one-hot", nargs="+", metavar="COLUMN", help="a column for each class")
+    own.add_argument("--lesion", metavar="COLUMN", help="which lesion it is, if known")
     options = parser.parse_args(arguments)
 
     if options.command == "download":
@@ -29,6 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         for path in download(options.root, server=options.server):
             print(path)
+    elif options.command == "describe":
+        from skinlesion.data.describe import describe_tables
+
+        named = (options.image, options.label, options.one_hot or (), options.lesion)
+        print(describe_tables(options.tables, *named), end="")
     else:
         from skinlesion.data.demo import write_demo
 

@@ -1,4 +1,4 @@
-"""The images of HAM10000, wherever people keep them: two zips, two folders, or one folder."""
+"""The images, wherever people keep them: in folders, or in HAM10000's two zips."""
 
 import hashlib
 import os
@@ -15,18 +15,22 @@ from tqdm import tqdm
 from skinlesion.errors import SkinlesionError
 
 PARTS = "HAM10000_images_part_"
-SUFFIXES = (".jpg", ".jpeg")
+SUFFIXES = (".jpg", ".jpeg", ".png")
 # A RuntimeError is a zip's encryption, or a compression that Python does not know.
 READ_ERRORS = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+ENDS = (  # first and last bytes of a JPEG and of a PNG
+    (b"\xff\xd8", b"\xff\xd9"),
+    (b"\x89PNG\r\n\x1a\n", b"IEND\xae\x42\x60\x82"),
+)
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-THREE_WAYS = """There are three ways to get the data:
+WAYS = """There are four ways to get data:
   make data                               downloads HAM10000 (3 GB) into data/ham10000
   data.root=<folder>, or HAM10000_ROOT    uses a copy that you have
-  data=demo                               draws a small set, without a download"""
+  data=demo                               draws a small set, without a download
+  data=<name>                             your own table and images: docs/own-data.md"""
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,15 @@ class _Entry:
 
 
 class ImageArchive:
-    """JPEGs by image id, in zips or folders.
+    """JPEGs and PNGs by image id, in zips or folders.
 
     Looks for images in `root`, in its folders, and in its `HAM10000_images_part_*.zip`.
 
     Args:
         root: folder of the archive.
+
+    Attributes:
+        ambiguous: image id → its files, where there are two that differ, as a mask and its image.
 
     Raises:
         SkinlesionError: if there is no such folder, or a zip in it is damaged.
@@ -52,10 +59,11 @@ class ImageArchive:
     def __init__(self, root: Path) -> None:
         """List the images; nothing is decoded."""
         if not root.is_dir():
-            raise SkinlesionError(f"data.root={root}: no such folder.\n{THREE_WAYS}")
+            raise SkinlesionError(f"data.root={root}: no such folder.\n{WAYS}")
         self.root = root
         self._zips: dict[Path, zipfile.ZipFile] = {}
         self._entries: dict[str, _Entry] = {}
+        self.ambiguous: dict[str, str] = {}
         for path in sorted(root.glob(f"{PARTS}*.zip")):
             self._add_zip(path)
         for folder in (*sorted(path for path in root.iterdir() if path.is_dir()), root):
@@ -83,7 +91,12 @@ class ImageArchive:
         path = PurePosixPath(name)
         # A Mac leaves `._ISIC_0024306.jpg` beside each image.
         if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            self._entries[path.stem] = _Entry(container, name, size, stamp)
+            entry = _Entry(container, name, size, stamp)
+            before = self._entries.setdefault(path.stem, entry)
+            if before.size != size:
+                files = [Path(e.container.name, e.name) for e in (before, entry)]
+                self.ambiguous[path.stem] = " and ".join(map(str, files))
+            self._entries[path.stem] = entry
 
     def __contains__(self, image_id: object) -> bool:
         """Return whether there is an image of this id."""
@@ -113,14 +126,14 @@ class ImageArchive:
         return digest.hexdigest()
 
     def broken(self, image_ids: Sequence[str]) -> list[str]:
-        """Return the images that are no whole JPEG, judged by their first and last bytes."""
+        """Return the images that are no whole JPEG or PNG, judged by their first and last bytes."""
 
         def whole(image_id: str) -> bool:
             try:
                 data = self.read(image_id)
             except READ_ERRORS:
                 return False
-            return data.startswith(JPEG_START) and JPEG_END in data[-1024:]
+            return any(data.startswith(start) and end in data[-1024:] for start, end in ENDS)
 
         checked = in_parallel(whole, image_ids, "checking images")
         return [image_id for image_id, ok in zip(image_ids, checked, strict=True) if not ok]

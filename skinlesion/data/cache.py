@@ -1,4 +1,4 @@
-"""Every JPEG decoded once into one memory-mapped uint8 array at the working size.
+"""Every image decoded once into one memory-mapped uint8 array at the working size.
 
 Centre crop to a square, then bilinear without antialiasing: what the authors' `smart_resize` does.
 A cache is named by what it was made from, so that a changed source or size makes another; it is
@@ -23,8 +23,8 @@ from PIL import Image
 from skinlesion.data.archive import READ_ERRORS, ImageArchive, in_parallel
 from skinlesion.errors import SkinlesionError, listing
 
-VERSION = 1  # of the way from JPEG to pixels
-DECODE_ERRORS = (SyntaxError, ValueError, Image.DecompressionBombError)  # and OSError
+VERSION = 1  # of the way from file to pixels
+DECODE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 ELSEWHERE = "Make room, or name another folder: data.cache=<folder> or SKINLESION_CACHE."
 
 
@@ -78,14 +78,30 @@ def open_cache(
 
 
 def decode(data: bytes, size: int) -> np.ndarray:
-    """Return a JPEG as (size, size, 3) uint8: centre crop to a square, then bilinear.
+    """Return a JPEG or PNG as (size, size, 3) uint8: centre crop to a square, then bilinear.
 
     Raises:
-        OSError: if the JPEG is damaged (Pillow's errors are OSErrors).
+        DECODE_ERRORS: if the file is damaged, or a PNG of 16 bits a channel and one channel.
     """
+    return to_square(np.asarray(as_rgb(data)), size)
+
+
+def as_rgb(data: bytes) -> Image.Image:
+    """Return a JPEG or PNG as a picture in RGB; transparency is ignored.
+
+    Raises:
+        DECODE_ERRORS: see `decode`.
+    """
+    image = Image.open(io.BytesIO(data), formats=["JPEG", "PNG"])
+    if image.mode.startswith("I"):  # Pillow would cut its values off at 255
+        raise ValueError(f"a PNG of mode {image.mode}: expected 8 bits a channel")
+    return image.convert("RGB")
+
+
+def to_square(image: np.ndarray, size: int) -> np.ndarray:
+    """Return an image (H, W, 3) uint8 as (size, size, 3): centre crop, then bilinear."""
     import torch
 
-    image = np.asarray(Image.open(io.BytesIO(data), formats=["JPEG"]).convert("RGB"))
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

@@ -23,7 +23,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from skinlesion.data.drawing import draw_lesion, photograph
-from skinlesion.data.table import CLASSES
+from skinlesion.data.ham10000 import CLASSES
 from skinlesion.errors import SkinlesionError
 
 VERSION = 1

@@ -1,26 +1,121 @@
-"""Age, sex and localization as 21 numbers (paper section 4.1; order of the released code).
+"""Metadata as numbers (paper section 4.1; order of the released code). HAM10000's are 21:
 
     [age 1 | sex 1 + 3 | localization 1 + 15]
 
 The first column of a category is for values that training has not seen. What is unknown is a
 category of its own (the paper, section 4.1), or it and all unseen values are zeros (Gessert et al.,
-cited there).
+cited there). A number is standardised; a missing one counts as the mean.
 """
 
+import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-VOCABULARY = {
-    "sex": ("female", "male", "unknown"),
-    "localization": (
-        *("abdomen", "acral", "back", "chest", "ear", "face", "foot", "genital", "hand"),
-        *("lower extremity", "neck", "scalp", "trunk", "unknown", "upper extremity"),
-    ),
-}
+from skinlesion.data.schema import UNKNOWN, Range, Values, matching
+from skinlesion.errors import SkinlesionError
+
 MISSING = ("category", "zero")
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number, with what was learnt of it.
+
+    Attributes:
+        low: smallest value that can be.
+        high: largest value that can be.
+        mean: of the training rows.
+        std: population standard deviation of the training rows; 1 where they are all alike.
+    """
+
+    low: float
+    high: float
+    mean: float
+    std: float
+
+    @property
+    def size(self) -> int:
+        """Features of the encoding."""
+        return 1
+
+    @classmethod
+    def fit(cls, column: pd.Series, declared: Range) -> "Number":
+        """Learn from the training rows."""
+        values = column.to_numpy(float)
+        known = np.isfinite(values).any()
+        std = float(np.nanstd(values)) if known else 0.0
+        mean = float(np.nanmean(values)) if known else 0.0
+        return cls(declared.low, declared.high, mean, std or 1.0)
+
+    def encode(self, column: pd.Series, missing: str) -> np.ndarray:
+        """Return (N, 1)."""
+        return np.nan_to_num((column.to_numpy(float) - self.mean) / self.std)[:, None]
+
+    def read(self, name: str, value: Any) -> float:
+        """Return a value as a person types it; NaN where it is missing."""
+        if _is_missing(value):
+            return float("nan")
+        try:
+            number = float("nan") if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            number = float("nan")
+        if not self.low <= number <= self.high:
+            raise SkinlesionError(
+                f"{name}={value}: expected a number from {self.low:g} to {self.high:g}."
+            )
+        return number
+
+
+@dataclass(frozen=True)
+class Category:
+    """One of several values, with those that training has seen.
+
+    Attributes:
+        values: in the order of encoding, `unknown` among them.
+        seen: those of the training rows.
+    """
+
+    values: tuple[str, ...]
+    seen: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Features of the encoding."""
+        return 1 + len(self.values)
+
+    @classmethod
+    def fit(cls, column: pd.Series, declared: Values) -> "Category":
+        """Learn from the training rows."""
+        seen = tuple(value for value in declared.values if (column == value).any())  # noqa: PD011  no table
+        return cls(declared.values, seen)
+
+    def encode(self, column: pd.Series, missing: str) -> np.ndarray:
+        """Return (N, 1 + values)."""
+        known = {value: i for i, value in enumerate(self.values, 1) if value in self.seen}
+        code = column.map(known).fillna(0).to_numpy(int)
+        encoded = np.eye(self.size)[code]
+        if missing == "zero":
+            encoded[:, [0, 1 + self.values.index(UNKNOWN)]] = 0
+        return encoded
+
+    def read(self, name: str, value: Any) -> str:
+        """Return a value as a person types it; `unknown` where it is missing."""
+        if _is_missing(value):
+            return UNKNOWN
+        # 3.0 is how pandas reads a 3 in a column with gaps.
+        whole = isinstance(value, float) and value.is_integer()
+        text = str(int(value) if whole else value).strip()
+        if (found := matching(text, self.values)) is None:
+            near = difflib.get_close_matches(text.lower(), self.values, n=1)
+            raise SkinlesionError(
+                f"{name}={value}: expected one of {', '.join(self.values)}."
+                + (f" Did you mean {near[0]}?" if near else "")
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -28,50 +123,106 @@ class MetadataEncoder:
     """Encodes metadata with what was learnt from the training rows.
 
     Attributes:
-        age_mean: mean age of the training rows, in years.
-        age_std: population standard deviation of their age, in years.
-        seen: for each category, the values that training has seen.
-        missing: one of MISSING, how unknown values are encoded.
+        properties: what is encoded, in order.
+        missing: one of MISSING, how unknown values of a category are encoded.
     """
 
-    age_mean: float
-    age_std: float
-    seen: dict[str, tuple[str, ...]]
+    properties: Mapping[str, Number | Category]
     missing: str = "category"
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame, missing: str = "category") -> "MetadataEncoder":
-        """Learn the statistics from the training rows (age, sex, localization)."""
-        age = frame["age"].to_numpy(float)
-        std = float(np.nanstd(age)) if np.isfinite(age).any() else 0.0
-        return cls(
-            age_mean=float(np.nanmean(age)) if np.isfinite(age).any() else 0.0,
-            age_std=std or 1.0,
-            seen={
-                column: tuple(value for value in values if (frame[column] == value).any())
-                for column, values in VOCABULARY.items()
-            },
-            missing=missing,
-        )
+    def fit(
+        cls,
+        frame: pd.DataFrame,
+        properties: Mapping[str, Range | Values],
+        missing: str = "category",
+    ) -> "MetadataEncoder":
+        """Learn the statistics from the training rows.
+
+        Args:
+            frame: a column for each property.
+            properties: as a `Schema` declares them.
+            missing: see the attribute.
+        """
+        fitted: dict[str, Number | Category] = {
+            name: Number.fit(frame[name], declared)
+            if isinstance(declared, Range)
+            else Category.fit(frame[name], declared)
+            for name, declared in properties.items()
+        }
+        return cls(fitted, missing)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Encoded features of each property; HAM10000: (1, 4, 16)."""
+        return tuple(known.size for known in self.properties.values())
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
-        """Return the encoded rows (N, 21) float32; a missing age counts as the mean."""
-        age = (frame["age"].to_numpy(float) - self.age_mean) / self.age_std
-        columns = [np.nan_to_num(age)[:, None]]
-        for column, values in VOCABULARY.items():
-            known = {value: i for i, value in enumerate(values, 1) if value in self.seen[column]}
-            code = frame[column].map(known).fillna(0).to_numpy(int)
-            encoded = np.eye(len(values) + 1)[code]
-            if self.missing == "zero":
-                encoded[:, [0, 1 + values.index("unknown")]] = 0
-            columns.append(encoded)
+        """Return the encoded rows (N, sum of sizes) float32.
+
+        Args:
+            frame: a column for each property; NaN is a missing number, `unknown` a missing value of
+                a category.
+        """
+        columns = [np.empty((len(frame), 0))]
+        for name, known in self.properties.items():
+            columns.append(known.encode(frame[name], self.missing))
         return np.hstack(columns).astype(np.float32)
 
+    def frame(self, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+        """Return values as a person types them as a table that `encode` takes.
+
+        Args:
+            rows: property → a number or text. What is None, NaN, empty or absent is missing. Spaces
+                around a text and capitals do not matter.
+
+        Raises:
+            SkinlesionError: naming the property, the value and what was expected.
+        """
+        for row in rows:
+            for name in row:
+                if name not in self.properties:
+                    raise SkinlesionError(self._no_such(str(name)))
+        return pd.DataFrame(
+            {
+                name: [known.read(name, row.get(name)) for row in rows]
+                for name, known in self.properties.items()
+            },
+            index=range(len(rows)),
+        )
+
+    def _no_such(self, name: str) -> str:
+        if not self.properties:
+            return f"{name}: this model knows no metadata, so give none."
+        near = difflib.get_close_matches(name.lower(), self.properties, n=1)
+        return (
+            f"{name}: there is no such property, expected one of {', '.join(self.properties)}."
+            + (f" Did you mean {near[0]}?" if near else "")
+        )
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers and lists, for a checkpoint."""
-        return asdict(self) | {"seen": {k: list(v) for k, v in self.seen.items()}}
+        """Return plain numbers, texts and lists, for a checkpoint."""
+        return {
+            "properties": {
+                name: {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(known).items()}
+                for name, known in self.properties.items()
+            },
+            "missing": self.missing,
+        }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "MetadataEncoder":
+    def from_dict(cls, values: Mapping[str, Any]) -> "MetadataEncoder":
         """Restore an encoder from `to_dict`."""
-        return cls(**(values | {"seen": {k: tuple(v) for k, v in values["seen"].items()}}))
+        properties: dict[str, Number | Category] = {
+            name: Category(tuple(known["values"]), tuple(known["seen"]))
+            if "values" in known
+            else Number(**known)
+            for name, known in values["properties"].items()
+        }
+        return cls(properties, values["missing"])
+
+
+def _is_missing(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.strip().lower() in ("", "nan")
+    return value is None or (bool(pd.api.types.is_scalar(value)) and bool(pd.isna(value)))

@@ -1,4 +1,4 @@
-"""Batches: image (B, 3, S, S) uint8, metadata (B, 21), label (B,), index (B,)."""
+"""Batches: image (B, 3, S, S) uint8, metadata (B, M), label (B,), index (B,)."""
 
 import os
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ class LesionDataset(Dataset[Batch]):
     def __init__(self, samples: Samples, augment: Augment | None = None, seed: int = 0) -> None:
         """Encode metadata and labels once."""
         self.samples = samples
-        self.metadata = torch.from_numpy(samples.encoder.encode(samples.frame))  # (N, 21)
+        self.metadata = torch.from_numpy(samples.encoder.encode(samples.frame))  # (N, M)
         self.labels = torch.from_numpy(samples.labels)  # (N,)
         self.augment, self.seed = augment, seed
 
@@ -46,7 +46,7 @@ class LesionDataset(Dataset[Batch]):
         # The permuted view is channels_last in memory, which convolutions prefer.
         return {
             "image": torch.from_numpy(images).permute(0, 3, 1, 2),  # (B, 3, S, S)
-            "metadata": self.metadata[index],  # (B, 21)
+            "metadata": self.metadata[index],  # (B, M)
             "label": self.labels[index],  # (B,)
             "index": torch.from_numpy(index),  # (B,)
         }

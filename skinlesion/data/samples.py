@@ -13,8 +13,9 @@ import pandas as pd
 from skinlesion.data.archive import ImageArchive
 from skinlesion.data.cache import cache_path, open_cache
 from skinlesion.data.encoding import MetadataEncoder
+from skinlesion.data.schema import Schema
 from skinlesion.data.split import Split, describe, leak_report
-from skinlesion.data.table import CLASSES, read_table, subset, table_digest
+from skinlesion.data.table import read_table, subset, table_digest
 from skinlesion.errors import SkinlesionError, listing
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ class Samples:
         frame: the table with its column `split`; row i is sample i.
         images: (N_cache, S, S, 3) uint8, mapped from disk.
         rows: (N,) which image belongs to which sample.
+        classes: in the order of the labels.
         encoder: the metadata encoder, fitted on the training rows.
         digest: SHA-256 of the table's and the images' content.
         leak: see `skinlesion.data.split.leak_report`.
@@ -36,6 +38,7 @@ class Samples:
     frame: pd.DataFrame
     images: np.ndarray
     rows: np.ndarray
+    classes: tuple[str, ...]
     encoder: MetadataEncoder
     digest: str
     leak: Mapping[str, Any]
@@ -55,10 +58,10 @@ class Samples:
 
     @property
     def labels(self) -> np.ndarray:
-        """(N,) int64 positions in CLASSES."""
+        """(N,) int64 positions in `classes`."""
         return (
             self.frame["dx"]
-            .map({name: i for i, name in enumerate(CLASSES)})
+            .map({name: i for i, name in enumerate(self.classes)})
             .to_numpy(np.int64, copy=True)
         )
 
@@ -69,11 +72,13 @@ class CheckedArchive:
 
     Attributes:
         archive: the images.
+        schema: what the archive is made of.
         table: every image.
         frame: the images that take part, with their column `split`.
     """
 
     archive: ImageArchive
+    schema: Schema
     table: pd.DataFrame
     frame: pd.DataFrame
 
@@ -103,13 +108,15 @@ class CheckedArchive:
         image_ids = self.table["image_id"].tolist()
         images = open_cache(cache, self.archive, image_ids, size)
         position = pd.Series(np.arange(len(image_ids)), index=image_ids)
+        trained = self.frame[self.frame["split"] == "train"]
         return Samples(
             frame=self.frame,
             images=images.images,
             rows=position[self.frame["image_id"]].to_numpy(),
-            encoder=MetadataEncoder.fit(self.frame[self.frame["split"] == "train"], missing),
+            classes=self.schema.classes,
+            encoder=MetadataEncoder.fit(trained, self.schema.properties, missing),
             digest=_digest(self.table, images.digest),
-            leak=leak_report(self.frame),
+            leak=leak_report(self.frame, self.schema.classes),
         )
 
 
@@ -118,12 +125,13 @@ def _digest(table: pd.DataFrame, images: str) -> str:
 
 
 def check(
-    root: Path, cache: Path, size: int, split: Split, limit: int | None = None
+    root: Path, schema: Schema, cache: Path, size: int, split: Split, limit: int | None = None
 ) -> CheckedArchive:
     """Read and check an archive, and split it.
 
     Args:
         root: folder of the archive.
+        schema: what it is made of.
         cache: folder of the image caches; the images of a finished cache are not checked again.
         size: height and width of an image, in pixels.
         split: the protocol.
@@ -133,16 +141,18 @@ def check(
         SkinlesionError: one error that names all that is wrong, before any image is decoded.
     """
     archive = ImageArchive(root)
-    table, problems = read_table(archive)
+    table, problems = read_table(archive, schema)
     image_ids = table["image_id"].tolist()
     if not cache_path(cache, archive, image_ids, size).exists():
         broken = archive.broken(image_ids)
         if broken:
-            problems.append(f"images that are truncated or no JPEG: {listing(broken)}")
+            problems.append(
+                f"images that are truncated, or neither JPEG nor PNG: {listing(broken)}"
+            )
             table = table[~table["image_id"].isin(broken)]
     frame = table if limit is None else subset(table, limit, split.seed)
     try:
-        frame = split.apply(frame)
+        frame = split.apply(frame, schema.classes)
     except SkinlesionError as error:
         problems.append(str(error))
     if problems:
@@ -150,7 +160,8 @@ def check(
             f"{root} cannot be used, {len(problems)} "
             f"{'thing is' if len(problems) == 1 else 'things are'} wrong:\n"
             + "".join(f"  - {problem}\n" for problem in problems)
-            + "Mend the table or the images, or fetch the archive again (make data)."
+            + "Mend the table or the images (HAM10000: fetch it again, make data), or what "
+            "conf/data says of them (docs/own-data.md)."
         )
-    log.info(describe(frame, split))
-    return CheckedArchive(archive, table, frame)
+    log.info(describe(frame, split, schema.classes))
+    return CheckedArchive(archive, schema, table, frame)

@@ -6,13 +6,13 @@
 Either can be a fold of a k-fold split: the part that is reported is then fold `fold` of `folds`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from skinlesion.data.table import CLASSES
 from skinlesion.errors import SkinlesionError, listing
 
 PARTS = ("train", "val", "test")
@@ -30,7 +30,8 @@ class Split:
         test_fraction: share of the units that is only reported; 0 for none.
         folds: number of folds; None for a single draw.
         fold: which fold is reported, 0 … folds - 1.
-        drop_missing_age: leave out images without an age, as the paper does.
+        drop_missing_age: leave out images without an age, as the paper does, where the table has
+            ages.
     """
 
     name: str
@@ -73,17 +74,21 @@ class Split:
         """The parts of this protocol; the last one is the one reported."""
         return PARTS if self.test_fraction else PARTS[:2]
 
-    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def apply(self, frame: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
         """Return the table with a column `split` in {train, val, test}.
+
+        Args:
+            frame: as `skinlesion.data.table.read_table` returns it.
+            classes: all of them, in their order.
 
         Raises:
             SkinlesionError: if a class is too small to be in every part.
         """
-        if self.drop_missing_age:
+        if self.drop_missing_age and "age" in frame:
             frame = frame[frame["age"].notna()].reset_index(drop=True)
         column = f"{self.by}_id"
         units = frame.drop_duplicates(column)
-        counts = units["dx"].value_counts().reindex(list(CLASSES), fill_value=0)
+        counts = units["dx"].value_counts().reindex(list(classes), fill_value=0)
         least = max(len(self.parts), self.folds or 0)
         if self.folds is not None:
             # One of two folds takes half of the units, and the other parts share the rest.
@@ -92,12 +97,12 @@ class Split:
             found = [f"{name} has {count}" for name, count in small.items()]
             raise SkinlesionError(
                 f"a class would be missing from a part of split={self.name}, which needs at least "
-                f"{least} {self.by}s of each class: {listing(found, len(CLASSES))}"
+                f"{least} {self.by}s of each class: {listing(found, 12)}"
             )
         rng = np.random.default_rng(self.seed)
         part: dict[str, str] = {}
         first_fold = 0
-        for name in CLASSES:
+        for name in classes:
             drawn = rng.permutation(units.loc[units["dx"] == name, column].to_numpy())
             n = len(drawn)
             if self.folds is None:
@@ -117,11 +122,12 @@ class Split:
         return frame.assign(split=frame[column].map(part))
 
 
-def leak_report(frame: pd.DataFrame) -> dict[str, Any]:
+def leak_report(frame: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
     """Count the held-out images whose lesion is also in training, by part and class.
 
     Args:
         frame: a table with a column `split`.
+        classes: all of them, in their order.
 
     Returns:
         For each held-out part: `images`, `leaked`, `share`, and `per_class` with the same three.
@@ -136,20 +142,20 @@ def leak_report(frame: pd.DataFrame) -> dict[str, Any]:
     for part in PARTS[1:]:
         rows = frame[frame["split"] == part]
         if len(rows):
-            per_class = {name: count(rows[rows["dx"] == name]) for name in CLASSES}
+            per_class = {name: count(rows[rows["dx"] == name]) for name in classes}
             report[part] = count(rows) | {"per_class": per_class}
     return report
 
 
-def describe(frame: pd.DataFrame, split: Split) -> str:
+def describe(frame: pd.DataFrame, split: Split, classes: Sequence[str]) -> str:
     """Return the split's sizes and its leak report as text for the console."""
     lines = [f"split={split.name}: {len(frame):,} images"]
-    leak = leak_report(frame)
+    leak = leak_report(frame, classes)
     for part in split.parts:
         rows = frame[frame["split"] == part]
         counts = rows["dx"].value_counts()
-        sizes = "/".join(str(counts.get(name, 0)) for name in CLASSES)
-        lines.append(f"  {part:<5} {len(rows):>6,}  {'/'.join(CLASSES)} = {sizes}")
+        sizes = "/".join(str(counts.get(name, 0)) for name in classes)
+        lines.append(f"  {part:<5} {len(rows):>6,}  {'/'.join(classes)} = {sizes}")
     for part, found in leak.items():
         shares = ", ".join(f"{c} {100 * n['share']:.0f} %" for c, n in found["per_class"].items())
         lines.append(

@@ -1,1 +1,1 @@
-"""What a predictions file is worth: metrics and figures, from probabilities alone."""
+"""What a predictions file is worth: metrics, intervals, calibration, from probabilities alone."""

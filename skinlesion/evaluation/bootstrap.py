@@ -98,6 +98,34 @@ def mean_over_runs(
     return {address: values / len(parts) for address, values in total.items()}
 
 
+def resample_average_precision(part: Predictions, draws: int = 1000, seed: int = 0) -> Floats:
+    """Return the average precision of each class on every draw of the part's lesions, (draws, C).
+
+    The draws are those of :func:`resample` with this seed; a class absent from one is NaN there.
+    Raises SkinlesionError if there is no lesion or `draws` is below 1.
+    """
+    y, probabilities = part.y, part.probabilities
+    names = part.frame["lesion_id"].to_numpy(dtype=str)
+    lesions, lesion = np.unique(names, return_inverse=True)
+    drawn = _multiplicities(len(lesions), draws, seed)  # (L, draws)
+    areas = np.full((draws, len(part.classes)), np.nan)
+    for c, scores in enumerate(probabilities.T):
+        order = np.argsort(-scores, kind="stable")
+        ranked, positive = scores[order], y[order] == c
+        if not positive.any():
+            continue
+        times = drawn[lesion[order]]  # (n, draws): how often each image came, highest score first
+        # Equal scores are one step: what is above a threshold is read at the last of them.
+        last = np.flatnonzero(np.append(np.diff(ranked) != 0, True))
+        above = np.cumsum(times, axis=0)[last]  # (steps, draws)
+        times[~positive] = 0
+        hits = np.cumsum(times, axis=0)[last]
+        steps = np.diff(hits, axis=0, prepend=0)
+        area = np.einsum("sd,sd->d", steps, hits / np.maximum(above, 1), dtype=np.float64)
+        areas[:, c] = np.where(hits[-1] > 0, area / np.maximum(hits[-1], 1), np.nan)
+    return areas
+
+
 def interval(samples: Floats, level: float = 0.95) -> tuple[float, float]:
     """Return the percentile interval of the draws (draws,): its two ends, ignoring NaN.
 

@@ -7,7 +7,7 @@ classes; `y` (n,) and `predicted` (n,) are class indices in [0, C), `probabiliti
 that sum to 1. Where a shape begins with ..., any number of axes may stand before it, such as one
 for the draws of :mod:`skinlesion.evaluation.bootstrap`.
 
-What cannot be measured is NaN: precision, recall, F1 and AUC of a class with no sample in the
+What cannot be measured is NaN: precision, recall, F1 and areas of a class with no sample in the
 labels, specificity and AUC of one with no other beside it. `macro`, `weighted` and `sd` skip NaN,
 so that all rows of a table run over the same classes.
 """
@@ -99,6 +99,32 @@ def auc(y: Ints, probabilities: Floats) -> Floats:
         rank = (np.cumsum(ties) - (ties - 1) / 2)[place]  # (n,) from 1, the middle one of equals
         areas.append((rank[positive].sum() - p * (p + 1) / 2) / (p * n) if p and n else np.nan)
     return np.array(areas)
+
+
+def average_precision(y: Ints, probabilities: Floats) -> Floats:
+    """Area under each class's one-vs-rest precision-recall curve, shape (C,); ties are one step.
+
+    The sum of each step in recall times the precision reached with it, without interpolation, as
+    scikit-learn's `average_precision_score`. A class without a sample has none: NaN.
+    """
+    areas = []
+    for c, scores in enumerate(probabilities.T):
+        tp, fp = ranked_counts(y == c, scores)
+        steps = np.diff(tp, prepend=0)
+        areas.append((steps * tp / (tp + fp)).sum() / tp[-1] if tp[-1] else np.nan)
+    return np.array(areas)
+
+
+def ranked_counts(positive: NDArray[np.bool_], scores: Floats) -> tuple[Ints, Ints]:
+    """Return the true and false positives at each threshold, from the highest score down.
+
+    Both are (k,) for k different scores; of equal scores, all or none lie above a threshold. ROC
+    and precision-recall curves are ratios of the two. `positive` and `scores` are (n,).
+    """
+    _, step = np.unique(-scores, return_inverse=True)
+    hits, all_ = np.bincount(step, weights=positive), np.bincount(step)
+    tp = np.cumsum(hits).astype(np.int64)
+    return tp, np.cumsum(all_) - tp
 
 
 def accuracy(confusion: Ints) -> Floats:

@@ -19,7 +19,7 @@ from torch import nn
 from tqdm import tqdm
 
 from skinlesion.cli import clear_errors
-from skinlesion.data.table import CLASSES
+from skinlesion.data.ham10000 import CLASSES, PROPERTIES
 from skinlesion.errors import SkinlesionError
 from skinlesion.fidelity.pins import PINS, pins
 from skinlesion.models.backbone import Backbone
@@ -97,7 +97,9 @@ def network_entry(fields: dict[str, Any], attention: str = "paper") -> Entry:
     """Compare the whole network, with soft attention and metadata."""
     pin = find_pin(fields["name"], fields["cut"])
     with torch.device("meta"):
-        network = build_classifier(fields, {"name": attention}, {"name": "paper"}, len(CLASSES))
+        network = build_classifier(
+            fields, {"name": attention}, {"name": "paper"}, len(CLASSES), PROPERTIES
+        )
         shape = network.backbone.feature_shape()
     return Entry(
         backbone=fields["name"],

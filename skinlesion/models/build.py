@@ -1,6 +1,6 @@
 """A network from plain values, as they stand in a config and in a checkpoint."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -30,6 +30,7 @@ def build_classifier(
     attention: Mapping[str, Any],
     metadata: Mapping[str, Any],
     classes: int,
+    properties: Sequence[int],
     dropout: float = 0.5,
     pooling: str = "max",
     hidden: int | None = None,
@@ -42,21 +43,28 @@ def build_classifier(
         attention: `name` (paper, released, none) and the arguments of that soft attention.
         metadata: `name` (paper, gessert, none) and the arguments of that metadata branch.
         classes: number of classes.
+        properties: encoded features of each property of the metadata; empty: there is no metadata.
         dropout: see `Classifier`.
         pooling: see `Classifier`.
         hidden: see `Classifier`.
         initialiser: see `skinlesion.models.initialise`.
 
     Raises:
-        SkinlesionError: if a name or an argument is unknown, or the backbone cannot be built.
+        SkinlesionError: if a name or an argument is unknown, the backbone cannot be built, or
+            there is a metadata branch and no metadata.
     """
     try:
         attend, attend_options = _choose("attention", attention, ATTENTIONS)
         branch, branch_options = _choose("metadata", metadata, BRANCHES)
+        if branch and not properties:
+            raise SkinlesionError(
+                f"metadata.name={metadata['name']}, but the data has no metadata (data.properties "
+                "is empty): metadata=none, or declare its properties."
+            )
         network = Classifier(
             Backbone(BackboneSpec.from_config(backbone)),
             attention=(lambda channels: attend(channels, **attend_options)) if attend else None,
-            metadata=branch(**branch_options) if branch else None,
+            metadata=branch(properties, **branch_options) if branch else None,
             classes=classes,
             dropout=dropout,
             pooling=pooling,

@@ -7,24 +7,24 @@ from torch import Tensor, nn
 
 
 class MetadataMLP(nn.Module):
-    """Dense layers with ReLU on the encoded age, sex and localization.
+    """Dense layers with ReLU on the encoded metadata.
 
     Args:
-        features: encoded features per sample (21 for HAM10000: age 1, sex 4, localization 16).
+        properties: encoded features of each property (HAM10000: age 1, sex 4, localization 16).
         width: units of each dense layer (paper: 4,096).
         layers: how many (paper: one; the notebook behind Table 9's Dense(512) has two).
 
     Shape:
-        metadata (B, features) → (B, width).
+        metadata (B, sum of properties) → (B, width).
     """
 
-    def __init__(self, features: int = 21, width: int = 4096, layers: int = 1) -> None:
+    def __init__(self, properties: Sequence[int], width: int = 4096, layers: int = 1) -> None:
         """Create the dense layers."""
         super().__init__()
         for name, value in (("width", width), ("layers", layers)):
             if value < 1:
                 raise ValueError(f"metadata.{name}={value}: expected at least 1")
-        inputs = (features, *[width] * (layers - 1))
+        inputs = (sum(properties), *[width] * (layers - 1))
         self.layers = nn.ModuleList(nn.Linear(count, width) for count in inputs)
         self.width = width
 
@@ -53,7 +53,7 @@ class GessertMLP(nn.Module):
 
     def __init__(
         self,
-        properties: Sequence[int] = (1, 4, 16),
+        properties: Sequence[int],
         width: int = 256,
         dropout: float = 0.4,
         missing: float = 0.1,

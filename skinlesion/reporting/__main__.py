@@ -1,8 +1,10 @@
-"""``python -m skinlesion.reporting``: tables, the status of a sweep, a comparison of two runs."""
+"""``python -m skinlesion.reporting``: tables, a report, figures, status, a comparison of runs."""
 
 import argparse
 import shutil
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from tqdm import tqdm
@@ -10,6 +12,7 @@ from tqdm import tqdm
 from skinlesion.cli import clear_errors
 from skinlesion.errors import SkinlesionError
 from skinlesion.files import replacing
+from skinlesion.sweeps.jobs import CONF
 
 PAPER = [f"table{number}" for number in range(3, 12)]
 KEPT = ("history.csv", "metrics.json", "predictions.csv", "provenance.json", "DONE")
@@ -28,13 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"unrecognized arguments: {' '.join(further)}")
     if further:
         options.words += further
-    with clear_errors():
+    with clear_errors(config_dir=str(CONF)):
         options.run(options)
 
 
 def tables(options: argparse.Namespace) -> None:
     """Write the tables of sweeps, in every format, and print where they are."""
-    from skinlesion.reporting.render import latex, long_csv, markdown, page
+    from skinlesion.reporting.page import tables_page
+    from skinlesion.reporting.render import latex, long_csv, markdown
     from skinlesion.reporting.tables import Results, build_table
     from skinlesion.sweeps.jobs import read_sweep
 
@@ -47,15 +51,60 @@ def tables(options: argparse.Namespace) -> None:
     for table in built:
         for ending, text in (("md", markdown), ("csv", long_csv), ("tex", latex)):
             written[out / f"{table.name}.{ending}"] = text(table)
-    written[out / "index.html"] = page(built)
+    written[out / "index.html"] = tables_page(built)
     for path, content in written.items():
         with replacing(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
+    for path, why in results.damaged.items():
+        print(f"left out, because damaged: {path}: {why}", file=sys.stderr)
     for table in built:
         done = sum(len(row.runs) for row in table.rows)
         left = sum(len(row.missing) for row in table.rows)
         print(f"{out / table.name}.md, .csv, .tex: {done} runs, {left} not run")
     print(out / "index.html")
+
+
+def report(options: argparse.Namespace) -> None:
+    """Write one page of all runs of a folder and the tables that they fill."""
+    from skinlesion.reporting.page import report_page
+    from skinlesion.reporting.report import add_figures, chosen_sweeps, collect_report
+
+    names, overrides = _apart(options.words)
+    sweeps = chosen_sweeps(names, overrides)
+    collected = collect_report(sweeps, every_table=bool(names))
+    with ExitStack() as temporary:
+        if not options.no_figures:
+            data = Path(options.data) if options.data else None
+            add_figures(collected, data, temporary)
+        page = report_page(collected)
+    out = Path(options.out) if options.out else collected.folder / "report.html"
+    with replacing(out) as path:
+        path.write_text(page, encoding="utf-8")
+    for left, why in collected.left_out.items():
+        print(f"left out: {left}: {why}", file=sys.stderr)
+    runs, tables, size = len(collected.runs), len(collected.tables), len(page) / 1e6
+    print(f"{out}: {runs} runs, {tables} tables, {size:.1f} MB")
+
+
+def figures(options: argparse.Namespace) -> None:
+    """Draw the figures of finished runs into their directories."""
+    from skinlesion.reporting.figures import draw_run_figures
+    from skinlesion.training.rundir import RunDirectory
+
+    runs: list[Path] = []
+    for folder in map(Path, options.folders):
+        own = [folder] if (folder / "predictions.csv").exists() else []
+        found = own or sorted(path.parent for path in folder.glob("*/*/*/DONE"))
+        if not found:
+            raise SkinlesionError(
+                f"{folder} is no finished run and holds none; expected a run directory "
+                "(runs/<backbone>/<key>/seed<k>) or the folder of all"
+            )
+        runs += found
+    data = Path(options.data) if options.data else None
+    for run in tqdm(runs, "figures", disable=None if runs[1:] else True):
+        drawn = draw_run_figures(RunDirectory(run), data)
+        print(f"{run / 'figures'}: {len(drawn)} figures")
 
 
 def status(options: argparse.Namespace) -> None:
@@ -124,6 +173,21 @@ def _parser() -> argparse.ArgumentParser:
         help="sweeps (default: table3 … table11), and what they were started with",
     )
     sub.add_argument("--out", help="folder to write into (default: tables/ beside the runs)")
+    sub = command("report", report, "write one HTML page of every run of a folder, with figures")
+    sub.add_argument(
+        "words",
+        nargs="*",
+        metavar="SWEEP|key=value",
+        help="sweeps (default: all of which a run is finished), and what they were started with",
+    )
+    sub.add_argument("--out", help="file to write (default: report.html beside the runs)")
+    sub.add_argument("--data", metavar="FOLDER", help="where the images are (default: as the run)")
+    sub.add_argument("--no-figures", action="store_true", help="leave the figures out")
+    sub = command("figures", figures, "draw the figures of finished runs")
+    sub.add_argument(
+        "folders", nargs="+", metavar="RUN", help="run directories, or folders of them"
+    )
+    sub.add_argument("--data", metavar="FOLDER", help="where the images are (default: as the run)")
     sub = command("status", status, "print what of a sweep is done, running, cut, failed and left")
     sub.add_argument("words", nargs="+", metavar="SWEEP|key=value", help="one sweep, and overrides")
     sub = command("compare", compare, "compare two runs on the same images")

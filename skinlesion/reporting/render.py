@@ -1,11 +1,10 @@
-"""Tables as text: Markdown, LaTeX, HTML for a person, CSV in long form for a program.
+"""Tables as text: Markdown and LaTeX for a person, CSV in long form for a program.
 
 A table of one column has its published, audited and own value side by side; a wider one has them
 below each other, a block for each row.
 """
 
 import csv
-import html
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -228,57 +227,6 @@ def long_csv(table: Table) -> str:
     return out.getvalue()
 
 
-def page(tables: Sequence[Table]) -> str:
-    """Return one self-contained HTML page of all tables, for light and dark screens."""
-    links = "".join(f'<a href="#{t.name}">{html.escape(t.name)}</a>\n' for t in tables)
-    return PAGE.replace("LINKS", links).replace("TABLES", "\n".join(_section(t) for t in tables))
-
-
-def _section(table: Table) -> str:
-    laid = grid(table)
-    wide = len(laid.breaks) < len(laid.body)
-
-    def row(cells: Sequence[str], number: int) -> str:
-        kind = cells[1] if wide else ""
-        first = ' class="first"' if wide and number in laid.breaks else ""
-        own = ' class="ours"'
-        return (
-            f"<tr{own if kind == 'ours' and not first else first}>"
-            + "".join(
-                f'<th scope="row">{html.escape(cell)}</th>' if i == 0 else _cell(cell)
-                for i, cell in enumerate(cells)
-            )
-            + "</tr>"
-        )
-
-    body = "\n".join(row(cells, number) for number, cells in enumerate(laid.body))
-    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in laid.head)
-    said = "".join(f"<li>{html.escape(note)}</li>" for note in notes(table))
-    if absent := missing(table):
-        said += (
-            f"<li>not run: {html.escape(absent)}. This trains what is missing: "
-            f"<code>{html.escape(table.command)}</code></li>"
-        )
-    return f"""<section id="{table.name}">
-<h2>{html.escape(table.title)}</h2>
-<div class="scroll"><table{' class="wide"' if wide else ""}><thead><tr>{head}</tr></thead><tbody>
-{body}
-</tbody></table></div>
-<ul>{said}</ul>
-</section>"""
-
-
-def _cell(text: str) -> str:
-    kind = ""
-    if text in ("not run", "not measured"):
-        kind = ' class="absent"'
-    elif text.endswith(OUTSIDE):
-        kind = ' class="outside"'
-    elif text.endswith(CONTRADICTED):
-        kind = ' class="wrong"'
-    return f"<td{kind}>{html.escape(text)}</td>"
-
-
 def _label(row: Row, table: Table) -> str:
     marked = any(other.notes for other in table.rows if other.label == row.label)
     return row.label + (NOTE if marked else "")
@@ -313,42 +261,3 @@ def _escape_latex(text: str) -> str:
     ):
         escaped = escaped.replace(plain, command)
     return escaped
-
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>skinlesion: tables</title>
-<style>
-:root { color-scheme: light dark; --ink: #1b1b1b; --soft: #666; --line: #ddd; --paper: #fff;
-  --shade: #f4f6f8; --mark: #b3541e; --link: #0b62a8; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --soft: #a0a0a0; --line: #3a3a3a;
-  --paper: #161616; --shade: #202428; --mark: #f0a060; --link: #7cc0ff; } }
-body { margin: 0 auto; max-width: 76rem; padding: 1rem; color: var(--ink);
-  background: var(--paper); font: 15px/1.45 system-ui, sans-serif; }
-nav a { margin-right: .9rem; color: var(--link); }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .55rem; text-align: right; white-space: nowrap; }
-th[scope=row], .wide td:nth-child(2) { text-align: left; }
-thead th { border-bottom: 2px solid var(--ink); white-space: normal; vertical-align: bottom; }
-tr.first th, tr.first td { border-top: 1px solid var(--line); }
-tr.ours td { background: var(--shade); font-weight: 600; }
-td.absent { color: var(--soft); font-weight: 400; }
-td.outside, td.wrong { color: var(--mark); }
-ul { color: var(--soft); font-size: .88rem; }
-code { overflow-wrap: anywhere; }
-</style>
-</head>
-<body>
-<h1>Published, audited, ours</h1>
-<p>Each cell of the paper's tables beside what its authors' own outputs say and what these runs
-gave. Research software, no medical device.</p>
-<nav>
-LINKS</nav>
-TABLES
-</body>
-</html>
-"""

@@ -7,7 +7,7 @@ val), with the standard deviation over the seeds and a 95 % interval by resampli
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,18 +15,31 @@ from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from skinlesion.data.split import PARTS
+from skinlesion.errors import SkinlesionError, listing
 from skinlesion.evaluation.bootstrap import interval, mean_over_runs, value_at
 from skinlesion.evaluation.metrics import evaluate
 from skinlesion.evaluation.predictions import Predictions, read_predictions
 from skinlesion.reporting.published import Cell, read_published
 from skinlesion.sweeps.jobs import Job, Sweep
 from skinlesion.sweeps.outcome import Failures
-from skinlesion.training.rundir import RunDirectory, find_runs, identity
+from skinlesion.training.rundir import RunDirectory, identity
 
 DRAWS = 1000
 ROUNDED = 0.005  # half a unit of the second decimal, which the paper prints
+MADE_WITH = (  # what of the provenance is shown, its numbers last
+    *("commit", "dirty", "data", "weights", "cpu", "gpu"),
+    *("epochs", "parameters", "seconds_per_epoch"),
+)
+LEAK = ("images", "leaked", "share")
+# What reading a file raises that was cut, edited or written by something else.
+DAMAGE = (
+    *(SkinlesionError, OSError, ValueError, TypeError, KeyError, AttributeError, AssertionError),
+    *(YAMLError, OmegaConfBaseException),
+)
 
 
 class Run:
@@ -40,13 +53,42 @@ class Run:
         """Read its config and provenance; predictions are read when they are needed."""
         self.directory = directory
         self.config: DictConfig = directory.config
-        self.made_with: dict[str, Any] = directory.read_json("provenance.json")
+        self.made_with: dict[str, Any] = _json(directory, "provenance.json")
+
+    def check(self) -> None:
+        """Read all that tables show.
+
+        Raises:
+            SkinlesionError: if a file is damaged, in one line.
+        """
+        try:
+            config, made = self.config, self.made_with
+            _ = config.split.name, config.backbone.name, config.backbone.input_size, self.weights
+            _ = self.metrics, self.leak
+            lacking = [name for name in MADE_WITH if name not in made]
+            numbers = [made[name] for name in MADE_WITH[-3:] if name in made]
+            numbers += [leak[name] for leak in self.leaks.values() for name in LEAK]
+            _ = int(config.seed), [float(number) for number in numbers]
+            _ = [digest[:8] for digest in self.digests]
+        except DAMAGE as error:
+            raise SkinlesionError(one_line(error)) from error
+        if lacking:
+            raise SkinlesionError(f"provenance.json lacks {listing(lacking)}")
+
+    @cached_property
+    def predictions(self) -> Predictions:
+        """The predictions of every held-out part."""
+        return read_predictions(self.directory.predictions)
+
+    @property
+    def parts(self) -> list[str]:
+        """The held-out parts; the last one is the one reported."""
+        return sorted(self.predictions.splits, key=PARTS.index)
 
     @cached_property
     def part(self) -> Predictions:
         """The predictions of the part that the protocol reports."""
-        predictions = read_predictions(self.directory.predictions)
-        return predictions.part(max(predictions.splits, key=PARTS.index))
+        return self.predictions.part(self.parts[-1])
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -56,8 +98,12 @@ class Run:
     @cached_property
     def leak(self) -> Mapping[str, Any]:
         """How many images of that part show a lesion that is also in training."""
-        leaks = self.directory.read_json("metrics.json")["leak"]
-        return leaks[self.part.splits[0]]
+        return self.leaks[self.part.splits[0]]
+
+    @cached_property
+    def leaks(self) -> Mapping[str, Any]:
+        """The same for every held-out part."""
+        return _json(self.directory, "metrics.json")["leak"]
 
     @property
     def digests(self) -> tuple[str, str]:
@@ -180,6 +226,10 @@ class Results:
 
     Args:
         sweeps: every sweep whose table will be asked for; their runs are in one folder.
+
+    Attributes:
+        folder: that folder.
+        damaged: finished runs that could not be read, and why; known once they were asked for.
     """
 
     def __init__(self, sweeps: Sequence[Sweep]) -> None:
@@ -188,17 +238,41 @@ class Results:
         addresses = dict.fromkeys(a for sweep in sweeps for a in sweep.columns.values())
         self.addresses = [a for a in addresses if a is not None and not a.startswith("run.")]
         self.failures = Failures(runs)
-        self._found = find_runs(runs)
+        self.folder = runs
+        self.damaged: dict[Path, str] = {}
+        self._found: dict[str, list[RunDirectory]] = {}
         self._runs: dict[Path, Run] = {}
         self._measured: dict[tuple[Path, ...], dict[str, Ours | None]] = {}
+        for done in sorted(runs.glob("*/*/*/DONE")):
+            directory = RunDirectory(done.parent)
+            try:
+                named = identity(directory.config)
+            except DAMAGE as error:
+                self.damaged[directory.path] = f"config.yaml cannot be read: {one_line(error)}"
+            else:
+                self._found.setdefault(named, []).append(directory)
+
+    def every_run(self) -> Iterator[Run]:
+        """Yield each finished run that can be read, by its path."""
+        found = [directory for directories in self._found.values() for directory in directories]
+        yield from self._read(sorted(found, key=lambda directory: directory.path))
 
     def finished(self, job: Job) -> list[Run]:
         """Return the runs of a job that are DONE: one, or one for each data and weights."""
-        done = [d for d in self._found.get(identity(job.config), []) if d.done.exists()]
-        for directory in done:
-            if directory.path not in self._runs:
-                self._runs[directory.path] = Run(directory)
-        return [self._runs[directory.path] for directory in done]
+        return [*self._read(self._found.get(identity(job.config), []))]
+
+    def _read(self, directories: Sequence[RunDirectory]) -> Iterator[Run]:
+        for directory in directories:
+            path = directory.path
+            if path not in self._runs and path not in self.damaged:
+                try:
+                    run = Run(directory)
+                    run.check()
+                    self._runs[path] = run
+                except SkinlesionError as error:
+                    self.damaged[path] = str(error)
+            if path in self._runs:
+                yield self._runs[path]
 
     def value(self, runs: Sequence[Run], address: str | None) -> Ours | None:
         """Return the value of an address over the seeds of a row, None if it was not measured."""
@@ -210,12 +284,13 @@ class Results:
             return _ours([scale * value for value in values], None)
         key = tuple(run.directory.path for run in runs)
         if key not in self._measured:
-            drawn = mean_over_runs([run.part for run in runs], self.addresses, DRAWS, seed=0)
+            # Runs of other data may have other classes.
+            known = [a for a in self.addresses if all(_has_class(run.metrics, a) for run in runs)]
+            drawn = mean_over_runs([run.part for run in runs], known, DRAWS, seed=0)
             self._measured[key] = {
-                a: _ours([value_at(run.metrics, a) for run in runs], drawn[a])
-                for a in self.addresses
+                a: _ours([value_at(run.metrics, a) for run in runs], drawn[a]) for a in known
             }
-        return self._measured[key][address]
+        return self._measured[key].get(address)
 
 
 def build_table(sweep: Sweep, results: Results) -> Table:
@@ -256,6 +331,25 @@ def build_table(sweep: Sweep, results: Results) -> Table:
     )
     _mark_other_data(table)
     return table
+
+
+def one_line(error: Exception) -> str:
+    """Return what an error says in one line, with its kind where that is half of it."""
+    said = " ".join(str(error).split())
+    return said if isinstance(error, SkinlesionError) else f"{type(error).__name__}: {said}"
+
+
+def _json(directory: RunDirectory, name: str) -> Any:
+    try:
+        return directory.read_json(name)
+    except DAMAGE as error:
+        raise SkinlesionError(f"{name} cannot be read: {one_line(error)}") from error
+
+
+def _has_class(metrics: dict[str, Any], address: str) -> bool:
+    """Return whether an address names no class, or one of these."""
+    group, _, rest = address.partition(".")
+    return group != "per_class" or rest.rpartition(".")[0] in metrics["per_class"]
 
 
 def _by_choice(jobs: Sequence[Job]) -> dict[tuple[tuple[str, str], ...], list[Job]]:

@@ -22,8 +22,8 @@ from torch.multiprocessing import ProcessRaisedException
 from skinlesion.data.encoding import MISSING
 from skinlesion.data.module import LesionDataModule
 from skinlesion.data.samples import CheckedArchive, Samples, check
+from skinlesion.data.schema import Schema
 from skinlesion.data.split import Split
-from skinlesion.data.table import CLASSES
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.history import read_history
 from skinlesion.evaluation.metrics import evaluate_file, summary_table
@@ -217,11 +217,13 @@ def _network(config: DictConfig) -> Classifier:
 
 def _description(plain: dict[str, Any], spec: BackboneSpec) -> dict[str, Any]:
     """Return plain values from which the network can be built again, without a weights file."""
+    schema = Schema.from_config(plain["data"])
     return {
         "backbone": _plain(dataclasses.asdict(spec)),
         "attention": plain["attention"],
         "metadata": plain["metadata"],
-        "classes": len(CLASSES),
+        "classes": len(schema.classes),
+        "properties": [*schema.sizes],
         "dropout": plain["dropout"],
         "pooling": plain["pooling"],
         "hidden": plain["hidden"],
@@ -230,7 +232,7 @@ def _description(plain: dict[str, Any], spec: BackboneSpec) -> dict[str, Any]:
 
 def _try_training(config: DictConfig, network: Classifier) -> None:
     """Build once what training will need, so that a wrong argument is met now."""
-    instantiate(config.loss, counts=[1] * len(CLASSES))
+    instantiate(config.loss, counts=[1] * len(Schema.from_config(config.data).classes))
     _trainer(config, logger=False, enable_checkpointing=False)
     try:
         optimizer = instantiate(config.optimizer)(network.parameters())
@@ -247,17 +249,17 @@ def _module(config: DictConfig, network: Classifier, samples: Samples) -> Lesion
     """Join the network and what trains it."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
     trained = samples.labels[samples.frame["split"] == "train"]
-    counts = [int((trained == label).sum()) for label in range(len(CLASSES))]
+    counts = [int((trained == label).sum()) for label in range(len(samples.classes))]
     return LesionModule(
         network,
         loss=instantiate(config.loss, counts=counts),
         optimizer=instantiate(config.optimizer),
         scheduler=instantiate(config.scheduler),
-        classes=len(CLASSES),
+        classes=len(samples.classes),
         seed=config.seed,
         description={
             "network": _description(plain, network.backbone.spec),
-            "classes": list(CLASSES),
+            "classes": list(samples.classes),
             "encoder": samples.encoder.to_dict(),
         },
     )
@@ -274,6 +276,7 @@ def _archive(config: DictConfig) -> CheckedArchive:
         raise SkinlesionError(f"split: {error}") from None
     return check(
         root=Path(config.data.root),
+        schema=Schema.from_config(config.data),
         cache=Path(config.data.cache),
         size=config.backbone.input_size,
         split=split,
@@ -290,13 +293,11 @@ def _predictions(parts: Any, samples: Samples) -> pd.DataFrame:
     probabilities = torch.cat([probability for _, probability in batches]).cpu().numpy()
     frame = samples.frame.loc[index, ["image_id", "lesion_id", "split", "dx"]]
     frame = frame.rename(columns={"dx": "label"}).reset_index(drop=True)
-    return frame.join(pd.DataFrame(probabilities.astype(float), columns=list(CLASSES)))
+    return frame.join(pd.DataFrame(probabilities.astype(float), columns=list(samples.classes)))
 
 
 def _finish(config: DictConfig, samples: Samples, directory: RunDirectory, weights: str) -> None:
     """Write all that follows from the predictions, and DONE last of all."""
-    from skinlesion.evaluation.figures import draw_run_figures
-
     history = read_history(directory.history)
     directory.write_json(
         "metrics.json",
@@ -306,7 +307,6 @@ def _finish(config: DictConfig, samples: Samples, directory: RunDirectory, weigh
             "leak": samples.leak,
         },
     )
-    draw_run_figures(directory.predictions, directory.history, directory.figures)
     made_with = directory.read_json("provenance.json")
     seconds = history["seconds"]
     made_with |= {
@@ -339,7 +339,8 @@ def summarise(directory: RunDirectory) -> None:
         log.info("\n%s (split=%s: %s)", part, metrics["protocol"], PROTOCOLS[part])
         log.info(summary_table(measured))
     written = [directory.path / name for name in ("predictions.csv", "metrics.json")]
-    log.info("\n%s", "\n".join(map(str, [*written, *sorted(directory.figures.iterdir())])))
+    written += sorted(directory.figures.glob("*.png"))
+    log.info("\n%s", "\n".join(map(str, written)))
 
 
 def _logger(config: DictConfig) -> Any:

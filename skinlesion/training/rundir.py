@@ -25,7 +25,7 @@ from skinlesion.files import replacing
 # What cannot change a result.
 IRRELEVANT = (
     *("runs", "force", "sweep", "logger", "data.root", "data.cache", "data.workers", "data.demo"),
-    *("trainer.accelerator", "trainer.devices"),
+    *("data.tables", "trainer.accelerator", "trainer.devices"),
 )
 
 
@@ -82,6 +82,9 @@ def _relevant(config: DictConfig) -> dict[str, Any]:
         for part in groups:
             group = group.get(part, {})
         group.pop(last, None)
+    if "properties" in values.get("data", {}):
+        # Their order is the order of encoding, and a mapping's would be lost.
+        values["data"]["properties"] = [*values["data"]["properties"].items()]
     return values
 
 

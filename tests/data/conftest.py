@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 from skinlesion.data.archive import ImageArchive
-from skinlesion.data.table import CLASSES, read_table
+from skinlesion.data.ham10000 import CLASSES
+from skinlesion.data.schema import Schema
+from skinlesion.data.table import read_table
 
+CONF = Path(__file__).resolve().parents[2] / "conf"
+HAM10000 = Schema.from_config(OmegaConf.load(CONF / "data" / "ham10000.yaml"))
 REAL = Path(__file__).resolve().parents[3] / "shared" / "ham10000-200x150"
 LESIONS = dict.fromkeys(CLASSES, 4) | {"nv": 6}  # two images each
 LAYOUTS = ("zips", "nested zips", "folders", "one folder", "root", "zip and folder")
@@ -147,6 +152,6 @@ def real_table() -> pd.DataFrame:
     """All 10,015 rows of HAM10000."""
     if not (REAL / "HAM10000_metadata.csv").exists():
         pytest.skip(f"needs the images of HAM10000 in {REAL}")
-    table, problems = read_table(ImageArchive(REAL))
+    table, problems = read_table(ImageArchive(REAL), HAM10000)
     assert problems == []
     return table

@@ -29,18 +29,18 @@ def test_every_layout_holds_the_same_images(
     assert "ISIC_0000060" not in archive
 
 
-def test_images_of_any_jpeg_suffix_count_and_other_files_do_not(
+def test_images_of_any_suffix_of_jpeg_and_png_count_and_other_files_do_not(
     tmp_path: Path, jpeg: Callable[..., bytes]
 ) -> None:
-    for name in ("a.jpg", "b.JPG", "c.jpeg", "d.png", "._a.jpg", "e.txt", "jpg"):
+    for name in ("a.jpg", "b.JPG", "c.jpeg", "d.PNG", "._a.jpg", "e.txt", "jpg"):
         (tmp_path / name).write_bytes(jpeg(0))
     (tmp_path / "f.jpg").mkdir()
     with zipfile.ZipFile(tmp_path / "HAM10000_images_part_1.zip", "w") as file:
         for name in ("folder/", "folder/g.jpg", "__MACOSX/folder/._g.jpg", "folder/h.csv"):
             file.writestr(name, jpeg(0) if name.endswith("g.jpg") else b"")
     archive = ImageArchive(tmp_path)
-    assert [i for i in "abcdefgh" if i in archive] == ["a", "b", "c", "g"]
-    assert len(archive) == 4
+    assert [i for i in "abcdefgh" if i in archive] == ["a", "b", "c", "d", "g"]
+    assert len(archive) == 5
 
 
 def test_an_absent_root_names_the_three_ways_to_get_the_data(tmp_path: Path) -> None:
@@ -65,13 +65,14 @@ def test_a_zip_whose_download_broke_off_is_named_with_the_mend(write: Write, kep
         ImageArchive(root)
 
 
-def test_what_is_no_whole_jpeg_is_named(write: Write, jpegs: dict[str, bytes]) -> None:
+def test_what_is_no_whole_jpeg_or_png_is_named(write: Write, jpegs: dict[str, bytes]) -> None:
     png = io.BytesIO()
     Image.new("RGB", (40, 30)).save(png, "PNG")
     ids = list(jpegs)
     jpegs[ids[3]] = jpegs[ids[3]][:-200]
     jpegs[ids[11]] = b""
-    jpegs[ids[30]] = png.getvalue()
+    jpegs[ids[20]] = png.getvalue()  # Pillow tells by the bytes, whatever the file is called
+    jpegs[ids[30]] = png.getvalue()[:-12]
     jpegs[ids[59]] = b"<html>404 Not Found</html>"
     for layout in ("zips", "folders"):
         archive = ImageArchive(write(layout, jpegs=jpegs))
@@ -182,3 +183,12 @@ assert "torch" not in sys.modules, "cache"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_two_files_of_one_name_that_differ_are_ambiguous_and_copies_are_not(
+    tmp_path: Path, jpeg: Callable[..., bytes]
+) -> None:
+    for name in ("images/a.jpg", "masks/a.png", "images/b.jpg", "copies/b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(jpeg(1, width=20 if "masks" in name else 40))
+    assert ImageArchive(tmp_path).ambiguous == {"a": "images/a.jpg and masks/a.png"}

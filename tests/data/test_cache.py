@@ -1,5 +1,6 @@
-"""Every JPEG decoded once, as the authors' smart_resize would, into a cache that is whole."""
+"""Every image decoded once, as the authors' smart_resize would, into a cache that is whole."""
 
+import io
 import os
 import shutil
 import signal
@@ -13,10 +14,11 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from skinlesion.data import cache as module
 from skinlesion.data.archive import ImageArchive
-from skinlesion.data.cache import ImageCache, cache_path, decode, open_cache
+from skinlesion.data.cache import DECODE_ERRORS, ImageCache, cache_path, decode, open_cache
 from skinlesion.errors import SkinlesionError
 
 Write = Callable[..., Path]
@@ -39,7 +41,7 @@ def caches(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*") if path.suffix != ".lock")
 
 
-# --- from a JPEG to pixels ----------------------------------------------------------------------
+# --- from a file to pixels ----------------------------------------------------------------------
 
 
 def test_the_square_in_the_centre_is_kept(jpeg: Jpeg) -> None:
@@ -100,9 +102,39 @@ def test_a_grey_jpeg_gets_three_equal_channels(jpeg: Jpeg) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", b"\xff\xd8\xff\xd9"])
-def test_what_is_no_jpeg_is_an_oserror(data: bytes) -> None:
+def test_what_is_neither_jpeg_nor_png_is_an_oserror(data: bytes) -> None:
     with pytest.raises(OSError, match="identify"):
         decode(data, 8)
+
+
+def png(pixels: np.ndarray, mode: str | None = None) -> bytes:
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("mode", [None, "L", "P", "LA", "RGBA"])
+def test_a_png_keeps_its_pixels_whatever_its_kind(mode: str | None) -> None:
+    pixels = squares([[10, 20, 30, 40], [50, 60, 70, 80]])
+    found = decode(png(pixels, mode), 2)
+    assert found.tolist() == [[[20] * 3, [30] * 3], [[60] * 3, [70] * 3]]
+
+
+def test_what_is_transparent_keeps_its_colour() -> None:
+    clear = np.zeros((8, 8, 4), np.uint8) + np.array([200, 120, 20, 0], np.uint8)
+    assert decode(png(clear), 8)[4, 4].tolist() == [200, 120, 20]
+
+
+def test_a_png_of_16_bits_is_refused_and_not_cut_off_at_255() -> None:
+    with pytest.raises(ValueError, match="expected 8 bits a channel"):
+        decode(png(np.full((8, 8), 30_000, np.uint16)), 8)
+
+
+def test_a_png_that_is_cut_is_a_decoding_error() -> None:
+    whole = png(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8))
+    with pytest.raises(DECODE_ERRORS):
+        decode(whole[:2000], 8)
 
 
 # --- the cache ----------------------------------------------------------------------------------

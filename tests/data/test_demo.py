@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 from skinlesion.data import demo, drawing
 from skinlesion.data.archive import ImageArchive
 from skinlesion.data.demo import MARKER, MIN_IMAGES, Lesion, describe, plan, write_demo
-from skinlesion.data.table import CLASSES, read_table
+from skinlesion.data.ham10000 import CLASSES
+from skinlesion.data.schema import Schema
+from skinlesion.data.table import read_table
 from skinlesion.errors import SkinlesionError
 
 PART_1, PART_2, TABLE = (
@@ -21,6 +24,8 @@ PART_1, PART_2, TABLE = (
     "HAM10000_images_part_2.zip",
     "HAM10000_metadata.csv",
 )
+CONF = Path(__file__).resolve().parents[2] / "conf"
+HAM10000 = Schema.from_config(OmegaConf.load(CONF / "data" / "ham10000.yaml"))
 COLUMNS = ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization", "dataset"]
 SMALL = {"images": 80, "size": (64, 48), "progress": False}
 
@@ -104,7 +109,7 @@ def test_a_photograph_never_shows_the_end_of_the_skin(size: tuple[int, int]) -> 
 
 
 def test_the_one_reader_reads_it_without_complaint(root: Path) -> None:
-    table, problems = read_table(ImageArchive(root))
+    table, problems = read_table(ImageArchive(root), HAM10000)
     assert problems == []
     assert len(table) == 200
 

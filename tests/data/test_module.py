@@ -12,15 +12,18 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from skinlesion.data.augment import Augment, geometric
 from skinlesion.data.module import Batch, LesionDataModule, LesionDataset
 from skinlesion.data.samples import Samples, check
+from skinlesion.data.schema import Schema
 from skinlesion.data.split import Split
 from skinlesion.errors import SkinlesionError
 
+CONF = Path(__file__).resolve().parents[2] / "conf"
 SIZE = 16
 
 
@@ -34,9 +37,10 @@ def samples(
     """By lesion: 14 validation, 14 test and 30 training images."""
     folder = tmp_path_factory.mktemp("samples")
     root = write_archive(folder / "archive", whole_table, whole_jpegs)
+    schema = Schema.from_config(OmegaConf.load(CONF / "data" / "ham10000.yaml"))
     split = Split("lesion", by="lesion", seed=0, val_fraction=0.1, test_fraction=0.1)
     cache = folder / "cache"
-    return check(root, cache, SIZE, split).load(cache, SIZE)
+    return check(root, schema, cache, SIZE, split).load(cache, SIZE)
 
 
 @pytest.fixture(scope="module")

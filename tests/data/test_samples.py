@@ -10,17 +10,20 @@ import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from skinlesion.data.archive import ImageArchive
 from skinlesion.data.cache import decode
+from skinlesion.data.ham10000 import CLASSES
 from skinlesion.data.samples import Samples, check
+from skinlesion.data.schema import Schema
 from skinlesion.data.split import Split
-from skinlesion.data.table import CLASSES
 from skinlesion.errors import SkinlesionError
 
 Write = Callable[..., Path]
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+HAM10000 = Schema.from_config(OmegaConf.load(CONF / "data" / "ham10000.yaml"))
 PAPER = Split("paper", by="image", seed=0, val_fraction=0.1, test_fraction=0)
 LESION = Split("lesion", by="lesion", seed=0, val_fraction=0.1, test_fraction=0.1)
 
@@ -31,7 +34,7 @@ def cache(tmp_path: Path) -> Path:
 
 
 def prepared(root: Path, cache: Path, split: Split = PAPER, limit: int | None = None) -> Samples:
-    return check(root, cache, 16, split, limit).load(cache, 16)
+    return check(root, HAM10000, cache, 16, split, limit).load(cache, 16)
 
 
 def refusal(root: Path, cache: Path, split: Split = PAPER) -> str:
@@ -91,8 +94,10 @@ def test_the_encoder_learns_from_the_training_images_only(
     samples = prepared(write(), cache, LESION)
     train = samples.frame["split"] == "train"
     ages = table.set_index("image_id").loc[samples.frame.loc[train, "image_id"], "age"]
-    assert samples.encoder.age_mean == pytest.approx(np.mean([float(age) for age in ages]))
-    assert samples.encoder.age_mean != pytest.approx(samples.frame["age"].mean())
+    assert samples.encoder.properties["age"].mean == pytest.approx(
+        np.mean([float(age) for age in ages])
+    )
+    assert samples.encoder.properties["age"].mean != pytest.approx(samples.frame["age"].mean())
 
 
 def test_setting_up_a_split_says_its_sizes_and_its_leak(
@@ -161,17 +166,17 @@ def test_everything_wrong_is_in_one_error_before_anything_is_built(
     for problem in (
         f"duplicate image ids: {ids[2]}\n",
         f"vasc: {ids[4]} (nevus), {ids[5]} (nevus)\n",
-        f"ages that are no number of years between 0 and 120: {ids[8]} (-4)\n",
-        "lesions with two diagnoses: HAM_bcc1\n",
+        f"age that is no number from 0 to 120: {ids[8]} (-4)\n",
+        "lesions of two classes: HAM_bcc1\n",
         f"images in the table that are not on disk: {ids[20]}, {ids[21]}\n",
-        "images that are truncated or no JPEG: ",
+        "images that are truncated, or neither JPEG nor PNG: ",
         "a class would be missing from a part of split=paper",
         "df has 0",
     ):
         assert problem in message
     broken = next(line for line in message.splitlines() if "truncated" in line)
     assert {ids[40], ids[41]} == {image_id for image_id in ids if image_id in broken}
-    assert message.endswith("Mend the table or the images, or fetch the archive again (make data).")
+    assert "Mend the table or the images (HAM10000: fetch it again, make data)" in message
     assert nothing_built(cache)
 
 
@@ -180,7 +185,7 @@ def test_one_fault_is_one_line(write: Write, cache: Path, jpegs: dict[str, bytes
     root = write(jpegs=jpegs)
     assert refusal(root, cache).splitlines()[:2] == [
         f"{root} cannot be used, 1 thing is wrong:",
-        "  - images that are truncated or no JPEG: ISIC_0000000",
+        "  - images that are truncated, or neither JPEG nor PNG: ISIC_0000000",
     ]
 
 
@@ -218,7 +223,7 @@ def test_a_zip_damaged_in_the_middle_is_named_before_the_decoding(
     path = root / "HAM10000_images_part_2.zip"
     data = path.read_bytes()
     path.write_bytes(data.replace(jpegs["ISIC_0000033"][700:900], bytes(200)))
-    assert "truncated or no JPEG: ISIC_0000033" in refusal(root, cache)
+    assert "truncated, or neither JPEG nor PNG: ISIC_0000033" in refusal(root, cache)
     assert nothing_built(cache)
 
 
@@ -228,7 +233,7 @@ def test_images_that_went_bad_after_the_cache_was_built_are_found(
     root = write("folders")
     prepared(root, cache)
     next(root.rglob("ISIC_0000033.jpg")).write_bytes(jpegs["ISIC_0000033"][:-300])
-    assert "truncated or no JPEG: ISIC_0000033" in refusal(root, cache)
+    assert "truncated, or neither JPEG nor PNG: ISIC_0000033" in refusal(root, cache)
 
 
 def test_a_split_that_cannot_be_is_found_before_anything_is_built(

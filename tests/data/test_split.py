@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from skinlesion.data.ham10000 import CLASSES
 from skinlesion.data.split import Split, describe, leak_report
-from skinlesion.data.table import CLASSES
 from skinlesion.errors import SkinlesionError
 
 PAPER = Split("paper", by="image", seed=0, val_fraction=0.1, test_fraction=0)
@@ -47,18 +47,18 @@ def parts(frame: pd.DataFrame) -> dict[str, str]:
 def test_the_papers_split_has_the_papers_counts_and_leaks(
     real_table: pd.DataFrame, seed: int
 ) -> None:
-    frame = replace(PAPER, seed=seed).apply(real_table)
+    frame = replace(PAPER, seed=seed).apply(real_table, CLASSES)
     assert counts(frame, "train") == [294, 463, 980, 103, 1000, 5994, 128]
     assert counts(frame, "val") == [33, 51, 109, 12, 111, 666, 14]
     assert Counter(frame["split"]) == {"train": 8962, "val": 996}
     # 42.0 % on average, 38.8-45.4 % in 200 draws
-    assert 0.38 < leak_report(frame)["val"]["share"] < 0.46
+    assert 0.38 < leak_report(frame, CLASSES)["val"]["share"] < 0.46
 
 
 def test_the_lesion_split_of_the_real_table_does_not_leak(real_table: pd.DataFrame) -> None:
-    frame = LESION.apply(real_table)
+    frame = LESION.apply(real_table, CLASSES)
     assert frame.groupby("lesion_id")["split"].nunique().max() == 1
-    report = leak_report(frame)
+    report = leak_report(frame, CLASSES)
     assert report["val"]["leaked"] == report["test"]["leaked"] == 0
     for part in ("val", "test"):
         # A tenth of the lesions, and so about a tenth of the images, of each class.
@@ -74,7 +74,7 @@ def test_the_lesion_split_of_the_real_table_does_not_leak(real_table: pd.DataFra
 @BOTH
 def test_every_image_is_in_one_part_and_the_table_is_otherwise_unchanged(split: Split) -> None:
     frame = table(10)
-    drawn = split.apply(frame)
+    drawn = split.apply(frame, CLASSES)
     pd.testing.assert_frame_equal(drawn.drop(columns="split"), frame)
     assert set(drawn["split"]) == set(split.parts)
     assert "split" not in frame
@@ -83,8 +83,8 @@ def test_every_image_is_in_one_part_and_the_table_is_otherwise_unchanged(split: 
 @BOTH
 def test_the_seed_alone_decides_the_draw(split: Split) -> None:
     frame = table(20)
-    assert parts(split.apply(frame)) == parts(split.apply(frame.copy()))
-    assert parts(split.apply(frame)) != parts(replace(split, seed=1).apply(frame))
+    assert parts(split.apply(frame, CLASSES)) == parts(split.apply(frame.copy(), CLASSES))
+    assert parts(split.apply(frame, CLASSES)) != parts(replace(split, seed=1).apply(frame, CLASSES))
 
 
 def test_the_last_part_is_the_one_reported() -> None:
@@ -93,8 +93,8 @@ def test_the_last_part_is_the_one_reported() -> None:
 
 
 def test_by_image_ten_images_of_a_class_give_one_and_by_lesion_two_whole_lesions() -> None:
-    assert counts(PAPER.apply(table(5)), "val") == [1] * 7
-    frame = LESION.apply(table(10, images=3))
+    assert counts(PAPER.apply(table(5), CLASSES), "val") == [1] * 7
+    frame = LESION.apply(table(10, images=3), CLASSES)
     assert counts(frame, "val") == counts(frame, "test") == [3] * 7
     assert counts(frame, "train") == [24] * 7
 
@@ -102,7 +102,7 @@ def test_by_image_ten_images_of_a_class_give_one_and_by_lesion_two_whole_lesions
 @pytest.mark.parametrize("images", [1, 3])
 def test_by_lesion_no_lesion_is_in_two_parts(images: int) -> None:
     for seed in range(5):
-        frame = replace(LESION, seed=seed).apply(table(12, images))
+        frame = replace(LESION, seed=seed).apply(table(12, images), CLASSES)
         assert frame.groupby("lesion_id")["split"].nunique().max() == 1
 
 
@@ -120,7 +120,7 @@ def test_every_class_is_in_every_part_or_the_split_is_refused(
     for size, fold in itertools.product(range(1, 6), range(folds or 1)):
         split = Split("any", by, 0, val, test, folds, fold)
         try:
-            frame = split.apply(table(size, images=1))
+            frame = split.apply(table(size, images=1), CLASSES)
         except SkinlesionError:
             refused.append(size)
             continue
@@ -132,16 +132,16 @@ def test_every_class_is_in_every_part_or_the_split_is_refused(
 def test_a_class_that_cannot_be_in_every_part_is_named() -> None:
     frame = table(dict.fromkeys(CLASSES, 5) | {"df": 2, "vasc": 0})
     with pytest.raises(SkinlesionError, match=r"split=lesion.* 3 lesions .*: df has 2, vasc has 0"):
-        LESION.apply(frame)
+        LESION.apply(frame, CLASSES)
     with pytest.raises(SkinlesionError, match=r"split=paper.* 2 images .*: vasc has 0"):
-        PAPER.apply(frame)
+        PAPER.apply(frame, CLASSES)
 
 
 def test_a_class_of_images_without_an_age_is_named_when_they_are_left_out() -> None:
     frame = table(5)
     frame.loc[frame["dx"] == "df", "age"] = np.nan
     with pytest.raises(SkinlesionError, match="df has 0"):
-        PAPER.apply(frame)
+        PAPER.apply(frame, CLASSES)
 
 
 @BOTH
@@ -149,7 +149,7 @@ def test_a_class_of_images_without_an_age_is_named_when_they_are_left_out() -> N
 def test_images_without_an_age_are_left_out_only_if_asked(split: Split, drop: bool) -> None:
     frame = table(10)
     frame.loc[::9, "age"] = np.nan
-    drawn = replace(split, drop_missing_age=drop).apply(frame)
+    drawn = replace(split, drop_missing_age=drop).apply(frame, CLASSES)
     assert len(drawn) == (frame["age"].notna().sum() if drop else len(frame))
     assert drawn.index.tolist() == list(range(len(drawn)))
     assert drawn["split"].notna().all()
@@ -164,7 +164,7 @@ def test_the_folds_divide_the_reported_images_among_them_evenly(split: Split, k:
     frame = table(dict(zip(CLASSES, range(10, 31, 3), strict=True)))
     reported = []
     for fold in range(k):
-        drawn = replace(split, folds=k, fold=fold).apply(frame)
+        drawn = replace(split, folds=k, fold=fold).apply(frame, CLASSES)
         reported.append(drawn[drawn["split"] == split.parts[-1]])
         assert set(drawn["split"]) == set(split.parts)
     together = pd.concat(reported)["image_id"]
@@ -178,14 +178,14 @@ def test_the_folds_divide_the_reported_images_among_them_evenly(split: Split, k:
 
 @pytest.mark.parametrize("fold", range(3))
 def test_folds_by_lesion_do_not_leak_either(fold: int) -> None:
-    frame = replace(LESION, folds=3, fold=fold).apply(table(9))
+    frame = replace(LESION, folds=3, fold=fold).apply(table(9), CLASSES)
     assert frame.groupby("lesion_id")["split"].nunique().max() == 1
     assert counts(frame, "test") == [6] * 7
     assert counts(frame, "val") == [2] * 7
 
 
 def test_the_folds_of_the_real_table_divide_it(real_table: pd.DataFrame) -> None:
-    drawn = [replace(PAPER, folds=5, fold=fold).apply(real_table) for fold in range(5)]
+    drawn = [replace(PAPER, folds=5, fold=fold).apply(real_table, CLASSES) for fold in range(5)]
     sizes = [int((frame["split"] == "val").sum()) for frame in drawn]
     assert sorted(sizes) == [1991, 1991, 1992, 1992, 1992]  # 9,958 in all
     reported = [frame.loc[frame["split"] == "val", "image_id"] for frame in drawn]
@@ -236,7 +236,7 @@ def leaky() -> pd.DataFrame:
 
 
 def test_the_leak_is_counted_by_part_and_class(leaky: pd.DataFrame) -> None:
-    report = leak_report(leaky)
+    report = leak_report(leaky, CLASSES)
     assert list(report) == ["val"]
     assert report["val"] | {"per_class": None} == {
         "images": 4,
@@ -253,11 +253,11 @@ def test_the_leak_is_counted_by_part_and_class(leaky: pd.DataFrame) -> None:
 
 def test_a_lesion_in_two_held_out_parts_is_no_leak_from_training(leaky: pd.DataFrame) -> None:
     leaky["split"] = leaky["split"].replace("train", "test")
-    assert leak_report(leaky)["val"]["leaked"] == 0
+    assert leak_report(leaky, CLASSES)["val"]["leaked"] == 0
 
 
 def test_a_split_describes_its_sizes_and_its_leak(leaky: pd.DataFrame) -> None:
-    assert describe(leaky, PAPER) == (
+    assert describe(leaky, PAPER, CLASSES) == (
         "split=paper: 9 images\n"
         "  train      5  akiec/bcc/bkl/df/mel/nv/vasc = 0/0/0/2/1/2/0\n"
         "  val        4  akiec/bcc/bkl/df/mel/nv/vasc = 0/0/0/0/1/3/0\n"
@@ -267,7 +267,7 @@ def test_a_split_describes_its_sizes_and_its_leak(leaky: pd.DataFrame) -> None:
 
 
 def test_a_split_by_lesion_says_that_nothing_leaks() -> None:
-    text = describe(LESION.apply(table(10)), LESION)
+    text = describe(LESION.apply(table(10), CLASSES), LESION, CLASSES)
     assert "  test      14  " in text
     assert "leak: 0 of 14 val images (0.0 %)" in text
     assert text.endswith("leak: 0 of 14 test images (0.0 %) show a lesion that is also in training")

@@ -8,18 +8,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 from skinlesion.data.archive import ImageArchive
-from skinlesion.data.table import CLASSES, COLUMNS, read_table, subset, table_digest
+from skinlesion.data.ham10000 import CLASSES
+from skinlesion.data.schema import Schema
+from skinlesion.data.table import read_table, subset, table_digest
 from skinlesion.errors import SkinlesionError
 
 Write = Callable[..., Path]
 
+CONF = Path(__file__).resolve().parents[2] / "conf"
+HAM10000 = Schema.from_config(OmegaConf.load(CONF / "data" / "ham10000.yaml"))
+COLUMNS = HAM10000.columns
 QUOTED = csv.QUOTE_NONNUMERIC
 
 
 def read(root: Path) -> tuple[pd.DataFrame, list[str]]:
-    return read_table(ImageArchive(root))
+    return read_table(ImageArchive(root), HAM10000)
 
 
 def good(root: Path) -> pd.DataFrame:
@@ -202,12 +208,14 @@ def test_each_fault_is_named_with_its_rows_and_the_good_rows_are_returned(
     found, problems = read(write(table=table, jpegs=jpegs))
 
     assert problems == [
-        f"rows without an image_id or lesion_id: line 2, {ids[2]}",
+        "rows without image_id: line 2",
+        "images without lesion_id (data.columns.lesion_missing=own takes each of them for a lesion "
+        f"of its own): {ids[2]}",
         f"duplicate image ids: {ids[5]}",
-        f"diagnoses other than akiec, bcc, bkl, df, mel, nv, vasc: {ids[8]} (nevus)",
-        f"ages that are no number of years between 0 and 120: {ids[16]} (-1), {ids[17]} (121), "
-        f"{ids[18]} (about 50), {ids[19]} (inf)",
-        f"lesions with two diagnoses: {table.loc[24, 'lesion_id']}",
+        f"dx other than akiec, bcc, bkl, df, mel, nv, vasc: {ids[8]} (nevus)",
+        f"age that is no number from 0 to 120: {ids[16]} (-1), {ids[17]} (121), {ids[18]} "
+        f"(about 50), {ids[19]} (inf)",
+        f"lesions of two classes: {table.loc[24, 'lesion_id']}",
         f"images in the table that are not on disk: {ids[30]}",
     ]
     bad = {ids[row] for row in (0, 2, 4, 5, 8, 16, 17, 18, 19, 24, 25, 30)}

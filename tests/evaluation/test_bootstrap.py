@@ -9,7 +9,7 @@ import pytest
 
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation import bootstrap
-from skinlesion.evaluation.metrics import PER_CLASS, evaluate
+from skinlesion.evaluation.metrics import PER_CLASS, average_precision, evaluate
 from skinlesion.evaluation.predictions import Predictions
 
 CLASSES = ("akiec", "mel", "nv")
@@ -94,6 +94,24 @@ def test_metrics_of_a_draw_are_those_of_its_rows_repeated(seed):
     expected = [values_on(part, np.repeat(np.arange(20), times)) for times in weights]
     samples = bootstrap.resample(part, ADDRESSES, draws=40, seed=seed)
     np.testing.assert_allclose(stacked(samples), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_average_precision_of_a_draw_is_that_of_its_rows_repeated(seed):
+    part = random_part(seed)
+    weights = bootstrap.lesion_weights(part.frame["lesion_id"], draws=40, seed=seed)
+    rows = [np.repeat(np.arange(20), times) for times in weights]
+    expected = [average_precision(part.y[draw], part.probabilities[draw]) for draw in rows]
+    areas = bootstrap.resample_average_precision(part, draws=40, seed=seed)
+    np.testing.assert_allclose(areas, expected, rtol=0, atol=1e-6)  # sums run in float32
+
+
+def test_a_class_absent_from_a_draw_has_no_average_precision():
+    part = part_of("pq", [0, 1], [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
+    areas = bootstrap.resample_average_precision(part, draws=50)
+    weights = bootstrap.lesion_weights(["p", "q"], draws=50, seed=0)
+    np.testing.assert_array_equal(np.isnan(areas), np.column_stack([weights == 0, [True] * 50]))
+    assert np.nanmin(areas) == 1
 
 
 def test_a_class_absent_from_a_draw_is_not_measured_and_not_averaged():

@@ -122,6 +122,49 @@ def test_auc_counts_a_tie_one_half():
     assert area == pytest.approx([0.875, 0.875])
 
 
+def test_average_precision_by_hand():
+    # Class 1: .9 right, .7 wrong, .6 right, .2 wrong: 1/2 * 1 + 1/2 * 2/3. Class 0, whose scores
+    # are the rest: .8 right, .4 wrong, .3 right, .1 wrong, the same.
+    y = np.array([1, 0, 1, 0])
+    score = np.array([0.9, 0.7, 0.6, 0.2])
+    areas = metrics.average_precision(y, np.column_stack([1 - score, score]))
+    assert areas == pytest.approx([5 / 6, 5 / 6])
+
+
+def test_average_precision_takes_equal_scores_as_one_step():
+    # Whatever their order in the file, two of three are right above the only threshold.
+    for y in ([1, 1, 0], [0, 1, 1], [1, 0, 1]):
+        areas = metrics.average_precision(np.array(y), np.full((3, 2), 0.5))
+        assert areas == pytest.approx([1 / 3, 2 / 3])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_average_precision_and_auc_agree_with_sklearn(seed):
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    random = np.random.default_rng(seed)
+    y = random.integers(4, size=60)
+    probabilities = random.multinomial(10, [1 / 4] * 4, size=60) / 10  # with many ties
+    areas, under_roc = metrics.average_precision(y, probabilities), metrics.auc(y, probabilities)
+    for c in range(4):
+        expected = average_precision_score(y == c, probabilities[:, c])
+        assert areas[c] == pytest.approx(expected, abs=1e-12)
+        expected = roc_auc_score(y == c, probabilities[:, c])
+        assert under_roc[c] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_class_without_a_sample_has_no_average_precision():
+    areas = metrics.average_precision(np.array([0, 0]), np.array([[0.9, 0.1], [0.4, 0.6]]))
+    assert areas[0] == 1
+    assert np.isnan(areas[1])
+
+
+def test_ranked_counts_go_down_the_scores():
+    positive = np.array([True, False, True, False])
+    tp, fp = metrics.ranked_counts(positive, np.array([0.2, 0.5, 0.5, 0.1]))
+    assert (tp.tolist(), fp.tolist()) == ([1, 2, 2], [1, 1, 2])
+
+
 def test_auc_is_one_vs_rest():
     # Class 0: positive .6, negatives .3, .7     -> 1 of 2 pairs
     # Class 1: positive .5, negatives .3, .2     -> 2 of 2
@@ -286,7 +329,7 @@ def test_summary_table_has_a_dash_where_nothing_was_measured():
 def test_importing_the_package_does_not_import_torch():
     code = (
         "import sys\n"
-        "from skinlesion.evaluation import figures, metrics, predictions\n"
+        "from skinlesion.evaluation import metrics, predictions\n"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

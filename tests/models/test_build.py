@@ -13,9 +13,14 @@ from skinlesion.models.build import build_classifier
 from skinlesion.models.weights import BackboneSpec, resolve_spec
 
 
-def build(backbone, attention=None, metadata=None, classes=7, **options):
+def build(backbone, attention=None, metadata=None, classes=7, properties=(1, 4, 16), **options):
     return build_classifier(
-        backbone, attention or {"name": "paper"}, metadata or {"name": "paper"}, classes, **options
+        backbone,
+        attention or {"name": "paper"},
+        metadata or {"name": "paper"},
+        classes,
+        properties,
+        **options,
     )
 
 
@@ -23,8 +28,9 @@ def test_arguments_reach_the_parts(config):
     network = build(
         config(),
         attention={"name": "paper", "maps": 3, "gamma": 0.5},
-        metadata={"name": "paper", "features": 5, "width": 11},
+        metadata={"name": "paper", "width": 11},
         classes=4,
+        properties=[1, 4],
         dropout=0.25,
     )
     assert network.attention.conv.out_channels == 3
@@ -75,6 +81,13 @@ def test_a_wrong_name_or_argument_is_refused_in_one_message(config, changes, mes
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("name", ["paper", "gessert"])
+def test_a_branch_without_metadata_is_refused_and_none_is_not(config, name):
+    with pytest.raises(SkinlesionError, match=rf"metadata\.name={name}, but .* metadata=none"):
+        build(config(), metadata={"name": name}, properties=[])
+    assert build(config(), metadata={"name": "none"}, properties=[]).metadata is None
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -112,6 +125,7 @@ def test_a_network_is_built_again_from_plain_values_and_its_state(config, image,
         "attention": {"name": "paper", "maps": 4, "gamma": 0.1},
         "metadata": {"name": "paper", "width": 8},
         "classes": 7,
+        "properties": [1, 4, 16],
         "dropout": 0.5,
     }
     path = str(tmp_path / "w.safetensors")

@@ -12,6 +12,7 @@ from skinlesion.models import Classifier, MetadataMLP, SoftAttention
 from skinlesion.models.build import build_classifier
 from skinlesion.models.classifier import max_pool
 
+HAM10000 = (1, 4, 16)
 METADATA = torch.randn(2, 21, generator=torch.Generator().manual_seed(0))
 
 
@@ -84,7 +85,7 @@ def test_a_vector_goes_to_the_dense_layer_as_it_is():
 
 
 def test_metadata_is_appended_behind_the_features():
-    branch = MetadataMLP(features=1, width=2)
+    branch = MetadataMLP([1], width=2)
     branch.load_state_dict(
         {"layers.0.weight": torch.tensor([[1.0], [2.0]]), "layers.0.bias": torch.zeros(2)}
     )
@@ -108,7 +109,7 @@ def test_attention_is_made_for_the_channels_of_the_map():
 
 
 def test_dropout_drops_image_features_in_training_only():
-    branch = MetadataMLP(features=21, width=4)
+    branch = MetadataMLP(HAM10000, width=4)
     network = Classifier(Given(3, 2, 2), None, branch, classes=7, dropout=0.5)
     t = torch.ones(2, 3, 2, 2)
     kept = features_of(network.eval(), t, METADATA)
@@ -125,7 +126,7 @@ def networks(config):
     """The four combinations of soft attention and metadata, on a 2 x 2 map of 576 channels."""
     return {
         (attention, metadata): build_classifier(
-            config(), {"name": attention}, {"name": metadata}, classes=7, dropout=0.5
+            config(), {"name": attention}, {"name": metadata}, 7, HAM10000, dropout=0.5
         ).eval()
         for attention in ("paper", "none")
         for metadata in ("paper", "none")
@@ -165,7 +166,7 @@ def test_dense_layer_has_the_authors_width(config):
     # MobileNetV3Large: 7 x 7 x 960 pools to 4 x 4, twice, and 4,096 of the metadata.
     with torch.device("meta"):
         network = build_classifier(
-            config("mobilenet_v3_large"), {"name": "paper"}, {"name": "paper"}, 7, 0.5
+            config("mobilenet_v3_large"), {"name": "paper"}, {"name": "paper"}, 7, HAM10000, 0.5
         )
     assert network.dense.in_features == 34_816
 
@@ -192,6 +193,7 @@ def test_table_9s_dense_512_has_the_authors_parameters(config):
             {"name": "released"},
             {"name": "paper", "layers": 2},
             classes=7,
+            properties=HAM10000,
             hidden=512,
         )
     assert sum(p.numel() for p in network.parameters()) == 37_062_250 - 22_160 - 3
@@ -199,7 +201,7 @@ def test_table_9s_dense_512_has_the_authors_parameters(config):
 
 def test_a_cut_of_one_position_works_through_the_head(config):
     fields = config("mobilenet_v3_large", cut="blocks.5.1.se.gate", input_size=64)
-    network = build_classifier(fields, {"name": "paper"}, {"name": "paper"}, 7, 0.5)
+    network = build_classifier(fields, {"name": "paper"}, {"name": "paper"}, 7, HAM10000, 0.5)
     assert network.backbone.feature_shape() == (960, 1, 1)
     assert network.dense.in_features == 2 * 960 + 4096
     image = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
@@ -219,7 +221,9 @@ def test_a_cut_without_positions_is_refused_where_they_are_needed(shape, attenti
 def test_one_training_step_gives_every_parameter_a_finite_gradient(config, image, name):
     torch.manual_seed(0)
     fields = config(name, input_size=64)
-    network = build_classifier(fields, {"name": "paper"}, {"name": "paper"}, 7, 0.5).train()
+    network = build_classifier(
+        fields, {"name": "paper"}, {"name": "paper"}, 7, HAM10000, 0.5
+    ).train()
     F.cross_entropy(network(image, METADATA), torch.tensor([0, 6])).backward()
     for label, parameter in network.named_parameters():
         assert parameter.grad is not None, label

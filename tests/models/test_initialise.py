@@ -13,7 +13,9 @@ from skinlesion.models.initialise import initialise
 @pytest.fixture(scope="module")
 def network(config):
     torch.manual_seed(0)
-    return build_classifier(config(), {"name": "paper"}, {"name": "paper"}, classes=7)
+    return build_classifier(
+        config(), {"name": "paper"}, {"name": "paper"}, classes=7, properties=(1, 4, 16)
+    )
 
 
 def limit(layer):
@@ -24,7 +26,9 @@ def limit(layer):
 @pytest.mark.parametrize("metadata", ["paper", "gessert"])
 def test_keras_starts_dense_layers_glorot_uniform_without_bias(config, metadata):
     torch.manual_seed(0)
-    network = build_classifier(config(), {"name": "none"}, {"name": metadata}, classes=7)
+    network = build_classifier(
+        config(), {"name": "none"}, {"name": metadata}, classes=7, properties=(1, 4, 16)
+    )
     branch = [m for m in network.metadata.modules() if isinstance(m, torch.nn.Linear)]
     assert len(branch) == (1 if metadata == "paper" else 2)
     for layer in (network.dense, *branch):

@@ -6,9 +6,11 @@ import torch
 from skinlesion.models import MetadataMLP
 from skinlesion.models.metadata import GessertMLP
 
+HAM10000 = (1, 4, 16)
+
 
 def test_is_a_dense_layer_with_relu():
-    branch = MetadataMLP(features=2, width=3)
+    branch = MetadataMLP(properties=[2], width=3)
     weight = torch.tensor([[1.0, 2.0], [-1.0, 0.0], [0.0, 1.0]])
     branch.load_state_dict(
         {"layers.0.weight": weight, "layers.0.bias": torch.tensor([0.5, 0.5, -9.0])}
@@ -18,14 +20,14 @@ def test_is_a_dense_layer_with_relu():
 
 
 def test_has_the_authors_parameters():
-    branch = MetadataMLP()
+    branch = MetadataMLP(HAM10000)
     assert sum(p.numel() for p in branch.parameters()) == 90_112  # 21 · 4,096 + 4,096
     assert branch(torch.zeros(5, 21)).shape == (5, 4096)
     assert branch.width == 4096
 
 
 def test_can_have_more_layers():
-    branch = MetadataMLP(features=2, width=2, layers=2)
+    branch = MetadataMLP(properties=[2], width=2, layers=2)
     for layer in branch.layers:
         torch.nn.init.constant_(layer.weight, 1.0)
         torch.nn.init.constant_(layer.bias, -1.0)
@@ -36,11 +38,11 @@ def test_can_have_more_layers():
 @pytest.mark.parametrize("argument", ["width", "layers"])
 def test_needs_one_at_least(argument):
     with pytest.raises(ValueError, match=rf"metadata\.{argument}=0: expected at least 1"):
-        MetadataMLP(**{argument: 0})
+        MetadataMLP(HAM10000, **{argument: 0})
 
 
 def test_gesserts_branch_is_two_layers_with_batch_norm_relu_and_dropout():
-    branch = GessertMLP()
+    branch = GessertMLP(HAM10000)
     kinds = [type(layer).__name__ for layer in branch.layers]
     assert kinds == ["Linear", "BatchNorm1d", "ReLU", "Dropout"] * 2
     assert [layer.p for layer in branch.layers if isinstance(layer, torch.nn.Dropout)] == [0.4, 0.4]
@@ -59,7 +61,7 @@ def given_to_the_layers(branch: GessertMLP, metadata: torch.Tensor) -> torch.Ten
 
 def test_properties_go_missing_whole_and_one_by_one_in_training():
     torch.manual_seed(0)
-    branch = GessertMLP(properties=[1, 4, 16], missing=0.1)
+    branch = GessertMLP(HAM10000, missing=0.1)
     kept = given_to_the_layers(branch.train(), torch.ones(20_000, 21))
     by_property = [kept[:, :1], kept[:, 1:5], kept[:, 5:]]
     for columns in by_property:
@@ -72,10 +74,12 @@ def test_properties_go_missing_whole_and_one_by_one_in_training():
 
 def test_nothing_goes_missing_in_evaluation():
     metadata = torch.ones(1000, 21)
-    assert torch.equal(given_to_the_layers(GessertMLP(missing=0.9).eval(), metadata), metadata)
+    assert torch.equal(
+        given_to_the_layers(GessertMLP(HAM10000, missing=0.9).eval(), metadata), metadata
+    )
 
 
 @pytest.mark.parametrize("missing", [-0.1, 1])
 def test_gesserts_branch_refuses_what_is_no_probability(missing):
     with pytest.raises(ValueError, match=f"metadata.missing={missing}: expected a probability"):
-        GessertMLP(missing=missing)
+        GessertMLP(HAM10000, missing=missing)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from skinlesion.data.table import CLASSES
+from skinlesion.data.ham10000 import CLASSES
 from skinlesion.evaluation.history import COLUMNS, write_history
 from skinlesion.evaluation.predictions import write_predictions
 from skinlesion.reporting.tables import Results, Table, build_table

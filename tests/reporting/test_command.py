@@ -72,7 +72,7 @@ def test_two_runs_are_compared(folder, capsys) -> None:
     [
         (["tables", "table12"], "there is no sweep table12; there are ablation"),
         (["status", "table4", "table5"], "name one sweep"),
-        (["tables", "table4", "optimiser.lr=1"], "Could not override 'optimiser.lr'"),
+        (["tables", "table4", "optimiser.lr=1"], "there is no 'optimiser.lr' in the config"),
         (["compare", "nowhere", "elsewhere"], "nowhere has neither predictions.csv"),
     ],
 )

@@ -19,7 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from skinlesion.data.archive import ImageArchive
 from skinlesion.data.cache import decode
 from skinlesion.data.encoding import MetadataEncoder
-from skinlesion.data.table import CLASSES, read_table
+from skinlesion.data.ham10000 import CLASSES
+from skinlesion.data.schema import Schema
+from skinlesion.data.table import read_table
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.predictions import read_predictions
 from skinlesion.models.build import build_classifier
@@ -40,8 +42,6 @@ def test_a_run_leaves_a_complete_directory(config: Config) -> None:
     assert files == {
         *("config.yaml", "split.csv", "predictions.csv", "metrics.json", "history.csv"),
         *("provenance.json", "DONE", ".lock", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
-        *("figures/confusion_matrix_val.png", "figures/roc_val.png"),
-        "figures/learning_curves.png",
     }
     assert directory.path.parts[-3] == "mobilenet_v3_small"
     assert directory.path.name == "seed0"
@@ -64,7 +64,6 @@ def test_the_lesion_protocol_reports_a_test_part_that_leaks_nothing(config: Conf
     assert list(metrics["parts"]) == ["val", "test"]
     assert {part: leak["leaked"] for part, leak in metrics["leak"].items()} == {"val": 0, "test": 0}
     assert set(read_predictions(directory.predictions).splits) == {"val", "test"}
-    assert (directory.figures / "roc_test.png").exists()
 
 
 def test_a_checkpoint_predicts_without_training_data_or_weights_file(
@@ -82,7 +81,7 @@ def test_a_checkpoint_predicts_without_training_data_or_weights_file(
     encoder = MetadataEncoder.from_dict(description["encoder"])
 
     images = ImageArchive(archive)
-    table, _ = read_table(images)
+    table, _ = read_table(images, Schema.from_config(config().data))
     predicted = read_predictions(directory.predictions)
     row = predicted.frame.iloc[0]
     metadata = encoder.encode(table[table["image_id"] == row["image_id"]])
@@ -224,7 +223,7 @@ def test_two_processes_do_not_write_into_one_run(config: Config) -> None:
     [
         ("weights=absent.safetensors", "no such file"),
         ("backbone.cut=blocks.9", "Nearest"),
-        ("data.root=absent", "three ways to get the data"),
+        ("data.root=absent", "four ways to get data"),
         ("batch_size=0", "batch_size=0: expected a whole number from 1"),
         ("seed=x", "seed=x: expected a whole number"),
         ("attention.name=soft", "expected one of paper, released, none"),

@@ -1,0 +1,1 @@
+"""A trained model in use: load, predict, explain, export, show in a browser."""

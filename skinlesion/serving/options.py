@@ -1,0 +1,89 @@
+"""The metadata of images on a command line: options for all of them, and a table."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skinlesion.errors import SkinlesionError, listing
+
+if TYPE_CHECKING:  # torch takes seconds to import, which --help need not wait for
+    from skinlesion.serving.model import LesionModel
+
+SHORT = ("age", "sex", "localization")
+NAME_COLUMNS = ("image", "image_id")
+
+
+def add_metadata_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `metadata_of` reads."""
+    parser.add_argument("--age", help="of the patient, in years")
+    parser.add_argument("--sex", help="female, male or unknown")
+    parser.add_argument("--localization", help="on the body, such as back or 'lower extremity'")
+    parser.add_argument(
+        *("--set", "-s"),
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other property of a model of your own data; may be repeated",
+    )
+    parser.add_argument(
+        "--csv",
+        metavar="FILE",
+        help="metadata of each image: a column image (or image_id), with or without ending, and "
+        "one for each property; blank is unknown",
+    )
+
+
+def metadata_of(
+    options: argparse.Namespace, images: Sequence[Path], model: "LesionModel"
+) -> list[Mapping[str, Any]]:
+    """Return what is known of each image; a line of the table goes before the options.
+
+    Raises:
+        SkinlesionError: if a property, its value or the table is wrong.
+    """
+    common = dict(_pair(said) for said in options.set)
+    common |= {name: value for name in SHORT if (value := getattr(options, name)) is not None}
+    table = _read_csv(Path(options.csv), model) if options.csv else {}
+    if options.csv and not any(_of(table, path) for path in images):
+        raise SkinlesionError(
+            f"{options.csv} names none of the images; it names {listing([*table], 3)}, the images "
+            f"are {listing([path.name for path in images], 3)}."
+        )
+    rows: list[Mapping[str, Any]] = [common | _of(table, path) for path in images]
+    model.encoder.frame(rows)  # checked before any image is read
+    return rows
+
+
+def _pair(said: str) -> tuple[str, str]:
+    name, equals, value = said.partition("=")
+    if not equals:
+        raise SkinlesionError(f"--set {said}: expected name=value, such as --set age=45.")
+    return name.strip(), value
+
+
+def _of(table: Mapping[str, Mapping[str, Any]], path: Path) -> dict[str, Any]:
+    return dict(table.get(path.name) or table.get(path.stem) or {})
+
+
+def _read_csv(path: Path, model: "LesionModel") -> dict[str, dict[str, Any]]:
+    """Return image → its metadata, blanks left out."""
+    import pandas as pd
+
+    try:
+        frame = pd.read_csv(path, dtype=str, encoding="utf-8-sig", keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise SkinlesionError(f"{path} cannot be read as a table: {error}") from None
+    key = next((name for name in NAME_COLUMNS if name in frame), None)
+    known = [name for name in model.encoder.properties if name in frame]
+    if key is None or not known:
+        raise SkinlesionError(
+            f"{path}: expected a column {' or '.join(NAME_COLUMNS)} and some of "
+            f"{', '.join(model.encoder.properties) or 'none'}; found {listing([*frame], 12)}."
+        )
+    if (twice := frame[key][frame[key].duplicated()]).size:
+        raise SkinlesionError(f"{path}: images with two lines: {listing(twice.tolist())}.")
+    return {
+        row[key]: {name: row[name] for name in known if row[name].strip()}
+        for row in frame.to_dict("records")
+    }

@@ -1,0 +1,88 @@
+"""Temperature scaling, on labels drawn from known probabilities."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from skinlesion.errors import SkinlesionError
+from skinlesion.evaluation.calibration import fit_temperature, scale
+
+
+def drawn(seed=0, n=20_000, classes=4, spread=2.0):
+    """Logits, and a label for each drawn from their softmax: calibrated by construction."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(0, spread, size=(n, classes))
+    probabilities = softmax(logits)
+    # The largest of logits plus Gumbel noise is a draw from their softmax.
+    return (logits + random.gumbel(size=logits.shape)).argmax(axis=1), probabilities, logits
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+def test_the_temperature_that_was_put_in_is_found(temperature):
+    y, _, logits = drawn()
+    # The network divides too little by T: what it says is softmax(T x true logits).
+    assert fit_temperature(y, softmax(temperature * logits)) == pytest.approx(temperature, rel=0.03)
+
+
+def test_scaling_is_a_softmax_of_divided_logits():
+    _, probabilities, logits = drawn(n=50)
+    np.testing.assert_allclose(scale(probabilities, 3.0), softmax(logits / 3), atol=1e-12)
+    np.testing.assert_allclose(scale(probabilities, 1.0), probabilities, atol=1e-15)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.7, 20.0])
+def test_scaling_keeps_the_sum_and_the_predicted_class(temperature):
+    probabilities = np.array([[1, 0, 0], [0.2, 0.5, 0.3], [1e-40, 1e-30, 1], [0.3, 0.4, 0.3]])
+    scaled = scale(probabilities, temperature)
+    np.testing.assert_allclose(scaled.sum(axis=1), 1, atol=1e-12)
+    assert scaled.argmax(axis=1).tolist() == [0, 1, 2, 1]
+    assert np.isfinite(scaled).all()
+
+
+def test_two_classes_by_hand():
+    # 3 of 4 are right at a probability of 0.9, so that each should have 0.75: the logit is
+    # log 9 = 2 log 3 and should be log 3.
+    y = np.array([0, 0, 0, 1])
+    probabilities = np.array([[0.9, 0.1]] * 4)
+    assert fit_temperature(y, probabilities) == pytest.approx(2, rel=1e-4)
+    np.testing.assert_allclose(scale(probabilities, 2.0), [[0.75, 0.25]] * 4, atol=1e-12)
+
+
+def test_without_a_best_temperature_it_ends_at_a_bound():
+    right, wrong = np.array([0, 1]), np.array([1, 0])
+    probabilities = np.array([[0.8, 0.2], [0.3, 0.7]])
+    assert fit_temperature(right, probabilities) == pytest.approx(0.05, rel=0.01)
+    assert fit_temperature(wrong, probabilities) == pytest.approx(20, rel=0.01)
+
+
+def test_a_truth_of_probability_0_is_no_obstacle():
+    y = np.array([0, 1, 1, 0])
+    probabilities = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.9, 0.1]])
+    assert 1 < fit_temperature(y, probabilities) <= 20
+
+
+def test_what_cannot_be_fitted_or_scaled_is_refused():
+    with pytest.raises(SkinlesionError, match=r"\(0,\) and probabilities \(0, 3\) cannot give"):
+        fit_temperature(np.array([], dtype=int), np.zeros((0, 3)))
+    with pytest.raises(SkinlesionError, match=r"\(2,\) and probabilities \(3, 3\)"):
+        fit_temperature(np.array([0, 1]), np.eye(3))
+    with pytest.raises(SkinlesionError, match=r"labels run from 0 to 3; expected .* below 3"):
+        fit_temperature(np.array([0, 1, 3]), np.eye(3))
+    for temperature in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(SkinlesionError, match="expected a finite number above 0"):
+            scale(np.eye(3), temperature)
+
+
+def test_importing_it_imports_neither_torch_nor_scipy():
+    code = (
+        "import sys\nfrom skinlesion.evaluation import calibration\n"
+        "sys.exit(bool({'torch', 'scipy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

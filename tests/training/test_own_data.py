@@ -1,0 +1,282 @@
+"""Data of one's own: a table and images in, a finished run out; and ISIC 2019's two files."""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from skinlesion.data.__main__ import main as data_command
+from skinlesion.data.encoding import MetadataEncoder
+from skinlesion.errors import SkinlesionError
+from skinlesion.evaluation.predictions import read_predictions
+from skinlesion.models.build import build_classifier
+from skinlesion.training.run import run
+from skinlesion.training.rundir import RunDirectory, identity
+
+CONF = Path(__file__).parents[2] / "conf"
+COLOURS = {"Red": (220, 60, 60), "green": (60, 200, 60), "No": (60, 60, 220)}
+Config = Callable[..., DictConfig]
+
+
+def picture(path: Path, colour: Sequence[int], number: int) -> None:
+    rng = np.random.default_rng(number)
+    noise = rng.integers(-40, 40, (40, 48, 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture(scope="session")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """36 PNGs of three classes, two of a lesion, with columns of their own."""
+    root = tmp_path_factory.mktemp("own") / "clinic"
+    rows = []
+    for number in range(36):
+        kind = [*COLOURS][number // 2 % 3]
+        picture(root / "photos" / f"{number}.png", COLOURS[kind], number)
+        rows.append(
+            {
+                "File": f"{number}.png",
+                "Diagnosis": kind,
+                "Spot": f"s{number // 2}",
+                "Size (mm)": "" if number == 7 else str(1 + number % 9 / 2),
+                "Skin type": ("I", "II", "III", "")[number % 4],
+                "Note": f"note {number}",
+                "Camera": "the same",
+            }
+        )
+    pd.DataFrame(rows).to_csv(root / "list.csv", index=False)
+    return root
+
+
+OWN = """
+root: {root}
+cache: data/cache
+limit: null
+workers: null
+demo: null
+tables: [list.csv]
+classes: [Red, green, "No"]
+columns: {{image: File, lesion: Spot, label: Diagnosis}}
+properties:
+  size: {{column: Size (mm), range: [0, 20]}}
+  skin: {{column: Skin type, values: [I, II, III]}}
+"""
+
+
+@pytest.fixture
+def composed(tiny: list[str], cache: Path, tmp_path: Path) -> Config:
+    """The tiny run, of a conf/data/<name>.yaml that is not the project's."""
+
+    def make(name: str, *overrides: str, text: str = "") -> DictConfig:
+        path = tmp_path / "conf" / "data" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        common = [override for override in tiny if not override.startswith("data.root")]
+        said = [f"hydra.searchpath=[file://{tmp_path / 'conf'}]", f"data={name}", *common]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("config", [*said, "trainer.max_epochs=1", *overrides])
+
+    return make
+
+
+@pytest.fixture
+def mine(composed: Config, own: Path) -> Config:
+    return lambda *overrides: composed("mine", *overrides, text=OWN.format(root=own))
+
+
+def description(directory: RunDirectory) -> dict[str, Any]:
+    return torch.load(directory.best, weights_only=True)["hyper_parameters"]
+
+
+def test_three_classes_of_pngs_with_other_metadata_are_trained(mine: Config) -> None:
+    directory = run(mine("split=lesion"))
+    predictions = read_predictions(directory.predictions)
+    assert predictions.classes == ("Red", "green", "No")
+    assert set(predictions.splits) == {"val", "test"}
+    metrics = json.loads((directory.path / "metrics.json").read_text())
+    assert [*metrics["parts"]["test"]["per_class"]] == ["Red", "green", "No"]
+    assert [*metrics["leak"]["test"]["per_class"]] == ["Red", "green", "No"]
+
+    saved = description(directory)
+    assert saved["classes"] == ["Red", "green", "No"]
+    assert saved["network"]["classes"] == 3
+    assert saved["network"]["properties"] == [1, 5]  # a number; unseen, I, II, III, unknown
+    network = build_classifier(**saved["network"])
+    assert network.metadata.layers[0].in_features == 6
+    encoder = MetadataEncoder.from_dict(saved["encoder"])
+    encoded = encoder.encode(encoder.frame([{"size": "3", "skin": "ii"}]))
+    assert encoded[0, 1:].tolist() == [0, 0, 1, 0, 0]
+
+
+def test_a_table_without_ages_loses_no_image(mine: Config) -> None:
+    directory = run(mine("debug=fast"))
+    assert len(pd.read_csv(directory.path / "split.csv")) == 36
+
+
+@pytest.mark.parametrize("metadata", ["paper", "gessert"])
+def test_without_metadata_the_branch_is_refused_with_what_to_say(
+    mine: Config, metadata: str
+) -> None:
+    config = mine(f"metadata={metadata}")
+    config.data.properties = {}
+    with pytest.raises(SkinlesionError, match=r"data has no metadata .*: metadata=none, or"):
+        run(config)
+
+
+def test_without_metadata_and_branch_a_run_is_trained(mine: Config) -> None:
+    config = mine("metadata=none", "debug=fast")
+    config.data.properties = {}
+    saved = description(run(config))
+    assert saved["network"]["properties"] == []
+    assert saved["encoder"]["properties"] == {}
+
+
+def test_weights_for_other_classes_are_refused(mine: Config) -> None:
+    with pytest.raises(InstantiationException) as refusal:
+        run(mine("loss=released"))
+    assert "expected 3 numbers above 0" in str(refusal.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.classes=[Red,green]", r"Diagnosis other than Red, green: 4 \(No\), 5 \(No\), 10"),
+        ("data.columns.label=Kind", r"columns missing: Kind"),
+        ("data.properties.size.range=[0,2]", r"size that is no number from 0 to 2: "),
+        ("data.tables=[absent]", r"Expected one of absent\.csv, absent"),
+        ("~data.classes", r"data does not say its classes"),
+    ],
+)
+def test_what_does_not_fit_the_table_is_named(mine: Config, override: str, message: str) -> None:
+    with pytest.raises(SkinlesionError, match=message):
+        run(mine(override))
+
+
+def test_what_the_data_is_made_of_is_part_of_a_run_and_names_of_files_are_not(
+    mine: Config,
+) -> None:
+    first = mine()
+    assert identity(mine("data.tables=[list]")) == identity(first)
+    assert identity(mine("data.root=elsewhere")) == identity(first)
+    others = [
+        mine("data.classes=[green,Red,'No']"),
+        mine("data.columns.lesion=null"),
+        mine("data.properties.size.range=[0,30]"),
+    ]
+    reordered = mine()
+    reordered.data.properties = dict(reversed([*first.data.properties.items()]))
+    assert len({identity(config) for config in [first, *others, reordered]}) == 5
+
+
+def described(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    data_command(["describe", *map(str, arguments)])
+    return capsys.readouterr().out
+
+
+def test_what_describe_prints_is_a_config_that_trains(
+    own: Path, composed: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--image", "File", "--label", "Diagnosis", "--lesion", "Spot")
+    text = described(capsys, own / "list.csv", *arguments)
+    config = composed("described", "debug=fast", text=text)
+    said: Any = OmegaConf.to_container(config.data)
+    assert said["root"] == str(own)
+    assert said["tables"] == ["list"]
+    assert said["classes"] == ["green", "No", "Red"]
+    assert said["properties"] == {
+        "size_mm": {"column": "Size (mm)", "range": [1, 5]},
+        "skin_type": {"column": "Skin type", "values": ["I", "II", "III", "unknown"]},
+    }
+    for comment in (
+        "# 36 images in list.csv.",
+        '  - "No" # 12\n',
+        "  lesion: Spot # 18 lesions\n",
+        "range: [1, 5] # found; widen it to what can be, 1 missing\n",
+        "  skin_type: # 9 missing\n",
+        "#  Note: 36 different values, such as note 0, note 1, note 10 and 33 more",
+        "#  Camera: the same in every row",
+    ):
+        assert comment in text
+    assert run(config).done.exists()
+
+
+ISIC_CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
+
+
+@pytest.fixture(scope="session")
+def isic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five images of each class but UNK, in ISIC 2019's files, columns and folder."""
+    root = tmp_path_factory.mktemp("isic2019")
+    truth, metadata = [], []
+    for number in range(40):
+        name = f"ISIC_{number:07d}" + ("_downsampled" if number % 3 == 0 else "")
+        colour = np.random.default_rng(number % 8).integers(0, 255, 3)
+        picture(root / "ISIC_2019_Training_Input" / f"{name}.jpg", colour.tolist(), number)
+        truth.append([name, *(float(number % 8 == i) for i in range(9))])
+        age = "" if number == 9 else 30 + number
+        site = ("anterior torso", "head/neck", "oral/genital", "")[number % 4]
+        lesion = "" if number < 16 else f"BCN_{number:07d}"
+        metadata.append([name, age, site, lesion, ("female", "male", "")[number % 3]])
+    for name, head, rows in (
+        ("GroundTruth", ["image", *ISIC_CLASSES], truth),
+        ("Metadata", ["image", "age_approx", "anatom_site_general", "lesion_id", "sex"], metadata),
+    ):
+        with (root / f"ISIC_2019_Training_{name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([head, *rows])
+    return root
+
+
+def test_isic_2019_is_trained_from_its_own_files(config: Config, isic: Path) -> None:
+    directory = run(
+        config("data=isic2019", f"data.root={isic}", "split=lesion", "trainer.max_epochs=1")
+    )
+    saved = description(directory)
+    assert saved["classes"] == [*ISIC_CLASSES[:-1]]
+    assert saved["network"]["properties"] == [1, 4, 10]
+    split = pd.read_csv(directory.path / "split.csv", index_col="image_id")
+    assert len(split) == 39  # one has no age
+    assert split.loc["ISIC_0000008", "dx"] == "MEL"
+    assert split.loc["ISIC_0000008", "lesion_id"] == "ISIC_0000008"
+    assert split.loc["ISIC_0000016", "lesion_id"] == "BCN_0000016"
+
+
+def test_describe_reads_a_column_for_each_class(
+    isic: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = [isic / f"ISIC_2019_Training_{name}.csv" for name in ("GroundTruth", "Metadata")]
+    options = ("--image", "image", "--lesion", "lesion_id", "--one-hot", *ISIC_CLASSES[:-1])
+    text = described(capsys, *tables, *options)
+    said: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
+    assert said["classes"] == [*ISIC_CLASSES[:-1]]
+    assert said["columns"] == {
+        "image": "image",
+        "lesion": "lesion_id",
+        "lesion_missing": "own",
+        "label": None,
+    }
+    assert "lesion_missing: own # 16 images" in text
+    assert [*said["properties"]] == ["age_approx", "anatom_site_general", "sex"]
+    assert "UNK: the same in every row" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--label", "Camera"], r"--label Camera: 1 classes \(the same\); expected 2 to 50"),
+        (["--one-hot", "Camera"], r"--one-hot: 1 classes"),
+        (["--label", "Kind"], r"columns missing: Kind\. Found: File, Diagnosis"),
+    ],
+)
+def test_describe_says_what_cannot_be_a_class(own: Path, options: list[str], message: str) -> None:
+    with pytest.raises(SkinlesionError, match=message):
+        data_command(["describe", str(own / "list.csv"), "--image", "File", *options])
