@@ -1,10 +1,11 @@
 """The network as an ONNX file, float32, for batches of any size."""
 
+import io
 import json
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def write_onnx(model: LesionModel, path: Path) -> None:
     """
     inputs = example(model, batch=2)  # of 1, the exporter would make a constant
     batch = torch.export.Dim("batch")
-    with _quiet():
+    with quiet():
         program: Any = torch.onnx.export(
             Exported(model).eval(),
             inputs,
@@ -40,12 +41,12 @@ def write_onnx(model: LesionModel, path: Path) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what the exporter tells every caller and no user can act on."""
+def quiet() -> Iterator[None]:
+    """Silence what exporter and quantiser tell every caller and no user can act on."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -19,9 +19,6 @@ The last choice on four trained MobileNetV3Small and four MobileNetV2: -1.0 to +
 accuracy, -1.0 to +1.8 of balanced accuracy.
 """
 
-import contextlib
-import io
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +34,14 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from tqdm import tqdm
 
+from skinlesion.serving.export.onnx import quiet
 from skinlesion.serving.export.trial import Images
 
 IMAGES = 300  # to calibrate with
 PERCENTILE = 99.99
 FIRST = 12  # convolutions that stay in float32, but no more than a quarter of all
 BATCH = 4  # at a time: every activation of a batch is in memory at once
-BACKBONE = "network.backbone."
+BACKBONE = "network.backbone."  # in the name of a weight; what was fused stands before it
 
 
 def quantize(source: Path, path: Path, images: Images) -> dict[str, Any]:
@@ -58,7 +56,7 @@ def quantize(source: Path, path: Path, images: Images) -> dict[str, Any]:
         What was done, for the record.
     """
     prepared = path.with_suffix(".prepared.onnx")
-    with _quiet():
+    with quiet():
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
     graph = onnx.load(prepared)
     for index, node in enumerate(graph.graph.node):
@@ -66,13 +64,13 @@ def quantize(source: Path, path: Path, images: Images) -> dict[str, Any]:
     convolutions = [
         node.name
         for node in graph.graph.node
-        if node.op_type == "Conv" and node.input[1].startswith(BACKBONE)
+        if node.op_type == "Conv" and BACKBONE in node.input[1]
     ]
     kept = min(FIRST, len(convolutions) // 4)
     onnx.save(graph, prepared)
     with (
         tqdm(total=len(images), desc="calibrating int8", unit="img", disable=None) as bar,
-        _quiet(),
+        quiet(),
     ):
         quantize_static(
             prepared,
@@ -117,15 +115,3 @@ class _Reader(CalibrationDataReader):
         image, metadata = self.images.batch(start, start + BATCH)
         self.bar.update(len(image))
         return {"image": image, "metadata": metadata} if metadata.shape[1] else {"image": image}
-
-
-@contextlib.contextmanager
-def _quiet() -> Any:
-    """Silence the quantiser, which prints and logs its progress by tensor."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
