@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from skinlesion.errors import SkinlesionError, listing
 from skinlesion.evaluation.metrics import PER_CLASS, binned_errors, collect, squared_errors
@@ -39,18 +39,6 @@ Singles = NDArray[np.float32]
 OVERALL = ("accuracy", "balanced_accuracy", "ovr_balanced_accuracy", "ece", "brier", "n")
 OVER_CLASSES = ("macro", "weighted", "sd")
 BLOCK = 10_000_000  # lesions drawn at a time: 80 MB an array
-
-
-def lesion_weights(lesions: ArrayLike, draws: int, seed: int) -> Ints:
-    """Return how often each image is in each draw, shape (draws, n).
-
-    `lesions` (n,) names each image's lesion. A draw takes, with replacement, as many lesions as
-    there are, and all images of each. The draws follow from the sorted names and the seed: the
-    same lesions in another order, or with other images, are drawn the same. Raises SkinlesionError
-    if there is no lesion or `draws` is below 1.
-    """
-    names, lesion = np.unique(np.asarray(lesions), return_inverse=True)
-    return _multiplicities(len(names), draws, seed).astype(np.int64).T[:, lesion]
 
 
 def resample(
@@ -90,7 +78,7 @@ def mean_over_runs(
             )
     lesions = [np.unique(part.frame["lesion_id"].to_numpy(dtype=str)) for part in parts]
     union = np.unique(np.concatenate(lesions))
-    drawn = _multiplicities(len(union), draws, seed)  # (lesions of any run, draws)
+    drawn = multiplicities(len(union), draws, seed)  # (lesions of any run, draws)
     total = dict.fromkeys(metrics, np.zeros(draws))
     for part, own in zip(parts, lesions, strict=True):
         values = _values(part, drawn[np.searchsorted(union, own)], metrics)
@@ -107,7 +95,7 @@ def resample_average_precision(part: Predictions, draws: int = 1000, seed: int =
     y, probabilities = part.y, part.probabilities
     names = part.frame["lesion_id"].to_numpy(dtype=str)
     lesions, lesion = np.unique(names, return_inverse=True)
-    drawn = _multiplicities(len(lesions), draws, seed)  # (L, draws)
+    drawn = multiplicities(len(lesions), draws, seed)  # (L, draws)
     areas = np.full((draws, len(part.classes)), np.nan)
     for c, scores in enumerate(probabilities.T):
         order = np.argsort(-scores, kind="stable")
@@ -216,10 +204,11 @@ def _auc(y: Ints, probabilities: Floats, lesion: Ints, drawn: Singles, support: 
     return np.where(pairs > 0, (pairs + excess) / np.maximum(2 * pairs, 1), np.nan)
 
 
-def _multiplicities(n_lesions: int, draws: int, seed: int) -> Singles:
+def multiplicities(n_lesions: int, draws: int, seed: int) -> Singles:
     """Draw `n_lesions` of as many lesions, `draws` times: how often each came, (n_lesions, draws).
 
-    Lesions are rows because that makes picking those of one run or class cheap.
+    Drawn with replacement. Lesions are rows because that makes picking those of one run or class
+    cheap. Raises SkinlesionError if there is no lesion or `draws` is below 1.
     """
     if n_lesions < 1 or draws < 1:
         raise SkinlesionError(

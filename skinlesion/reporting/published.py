@@ -15,7 +15,6 @@ Parameters are in millions, depth in layers, seconds per epoch those of training
 
 import csv
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,17 +83,6 @@ def read_published(path: str | Path = PUBLISHED) -> dict[Key, Cell]:
     if not cells:
         raise SkinlesionError(f"{path} has no cells; expected one a line")
     return cells
-
-
-def rows_of(cells: Mapping[Key, Cell], table: int) -> tuple[str, ...]:
-    """Return the rows of a table in the order of the print; SkinlesionError if it has none."""
-    rows = tuple(dict.fromkeys(row for number, row, _ in cells if number == table))
-    if not rows:
-        known = sorted({number for number, _, _ in cells})
-        raise SkinlesionError(
-            f"no cells of table {table}; there are tables {', '.join(map(str, known))}"
-        )
-    return rows
 
 
 def _cell(fields: list[str], where: str) -> tuple[Key, Cell]:

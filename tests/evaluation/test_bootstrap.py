@@ -11,6 +11,7 @@ from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation import bootstrap
 from skinlesion.evaluation.metrics import PER_CLASS, average_precision, evaluate
 from skinlesion.evaluation.predictions import Predictions
+from tests.evaluation.draws import lesion_weights
 
 CLASSES = ("akiec", "mel", "nv")
 ADDRESSES = [
@@ -54,7 +55,7 @@ def stacked(samples):
 
 
 def test_all_images_of_a_lesion_are_drawn_together():
-    weights = bootstrap.lesion_weights(["b", "a", "b", "c", "a"], draws=200, seed=0)
+    weights = lesion_weights(["b", "a", "b", "c", "a"], draws=200, seed=0)
     assert weights.shape == (200, 5)
     assert (weights[:, 0] == weights[:, 2]).all()
     assert (weights[:, 1] == weights[:, 4]).all()
@@ -62,7 +63,7 @@ def test_all_images_of_a_lesion_are_drawn_together():
 
 
 def test_every_lesion_is_drawn_as_often_as_any_other():
-    weights = bootstrap.lesion_weights(range(10), draws=4000, seed=0)
+    weights = lesion_weights(range(10), draws=4000, seed=0)
     # A multiplicity is Binomial(10, 1/10): mean 1, variance 9/10; its mean over 4000 draws has a
     # standard error of sqrt(.9 / 4000) = .015
     np.testing.assert_allclose(weights.mean(axis=0), 1, atol=0.06)
@@ -73,16 +74,16 @@ def test_every_lesion_is_drawn_as_often_as_any_other():
 
 def test_draws_follow_from_the_lesions_and_the_seed_alone():
     lesions = np.array(["b", "a", "c", "b", "d"])
-    weights = bootstrap.lesion_weights(lesions, draws=50, seed=3)
+    weights = lesion_weights(lesions, draws=50, seed=3)
     order = [4, 2, 3, 0, 1]
-    again = bootstrap.lesion_weights(lesions[order], draws=50, seed=3)
+    again = lesion_weights(lesions[order], draws=50, seed=3)
     np.testing.assert_array_equal(again, weights[:, order])
-    assert (weights != bootstrap.lesion_weights(lesions, draws=50, seed=4)).any()
+    assert (weights != lesion_weights(lesions, draws=50, seed=4)).any()
 
 
 def test_many_lesions_and_draws_come_in_blocks(monkeypatch):
     monkeypatch.setattr(bootstrap, "BLOCK", 35)
-    weights = bootstrap.lesion_weights(range(10), draws=8, seed=0)  # blocks of 3, 3 and 2
+    weights = lesion_weights(range(10), draws=8, seed=0)  # blocks of 3, 3 and 2
     assert weights.sum(axis=1).tolist() == [10] * 8
     assert len(np.unique(weights, axis=0)) == 8
 
@@ -90,7 +91,7 @@ def test_many_lesions_and_draws_come_in_blocks(monkeypatch):
 @pytest.mark.parametrize("seed", range(6))
 def test_metrics_of_a_draw_are_those_of_its_rows_repeated(seed):
     part = random_part(seed)
-    weights = bootstrap.lesion_weights(part.frame["lesion_id"], draws=40, seed=seed)
+    weights = lesion_weights(part.frame["lesion_id"], draws=40, seed=seed)
     expected = [values_on(part, np.repeat(np.arange(20), times)) for times in weights]
     samples = bootstrap.resample(part, ADDRESSES, draws=40, seed=seed)
     np.testing.assert_allclose(stacked(samples), expected, rtol=0, atol=1e-12)
@@ -99,7 +100,7 @@ def test_metrics_of_a_draw_are_those_of_its_rows_repeated(seed):
 @pytest.mark.parametrize("seed", range(6))
 def test_average_precision_of_a_draw_is_that_of_its_rows_repeated(seed):
     part = random_part(seed)
-    weights = bootstrap.lesion_weights(part.frame["lesion_id"], draws=40, seed=seed)
+    weights = lesion_weights(part.frame["lesion_id"], draws=40, seed=seed)
     rows = [np.repeat(np.arange(20), times) for times in weights]
     expected = [average_precision(part.y[draw], part.probabilities[draw]) for draw in rows]
     areas = bootstrap.resample_average_precision(part, draws=40, seed=seed)
@@ -109,7 +110,7 @@ def test_average_precision_of_a_draw_is_that_of_its_rows_repeated(seed):
 def test_a_class_absent_from_a_draw_has_no_average_precision():
     part = part_of("pq", [0, 1], [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
     areas = bootstrap.resample_average_precision(part, draws=50)
-    weights = bootstrap.lesion_weights(["p", "q"], draws=50, seed=0)
+    weights = lesion_weights(["p", "q"], draws=50, seed=0)
     np.testing.assert_array_equal(np.isnan(areas), np.column_stack([weights == 0, [True] * 50]))
     assert np.nanmin(areas) == 1
 
@@ -119,7 +120,7 @@ def test_a_class_absent_from_a_draw_is_not_measured_and_not_averaged():
     part = part_of(
         "pqqr", [0, 1, 1, 2], [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.2, 0.7], [0.3, 0.5, 0.2]]
     )
-    weights = bootstrap.lesion_weights(part.frame["lesion_id"], draws=300, seed=0)
+    weights = lesion_weights(part.frame["lesion_id"], draws=300, seed=0)
     metrics = ["macro.recall", "sd.recall", "per_class.nv.recall", "per_class.mel.auc"]
     samples = bootstrap.resample(part, metrics, draws=300, seed=0)
     without_r = (weights[:, [0, 1, 3]] == [2, 1, 0]).all(axis=1)
@@ -189,7 +190,7 @@ def test_what_cannot_be_resampled_is_refused():
     with pytest.raises(SkinlesionError, match="0 draws of 8 lesions"):
         bootstrap.resample(part, ["accuracy"], draws=0)
     with pytest.raises(SkinlesionError, match="10 draws of 0 lesions"):
-        bootstrap.lesion_weights([], draws=10, seed=0)
+        lesion_weights([], draws=10, seed=0)
     with pytest.raises(SkinlesionError, match="those of one run at least"):
         bootstrap.mean_over_runs([], ["accuracy"])
     both = pd.concat([part.frame, part.frame.assign(split="val")])
@@ -209,7 +210,7 @@ def test_interval_takes_percentiles_of_what_was_measured():
 def test_runs_share_the_draws_of_the_lesions_they_share():
     first, second = random_part(0, lesions=6), random_part(1, lesions=9)
     union = sorted({*first.frame["lesion_id"], *second.frame["lesion_id"]})
-    weights = bootstrap.lesion_weights(union, draws=30, seed=5)
+    weights = lesion_weights(union, draws=30, seed=5)
     expected = np.zeros((30, len(ADDRESSES)))
     for part in (first, second):
         times = weights[:, [union.index(lesion) for lesion in part.frame["lesion_id"]]]
@@ -239,7 +240,7 @@ def test_a_draw_without_any_lesion_of_a_run_has_no_mean():
     one = part_of(["a"], [0], [[1, 0, 0]])
     other = part_of(["b"], [0], [[1, 0, 0]])
     samples = bootstrap.mean_over_runs([one, other], ["accuracy", "ece", "macro.f1"], draws=200)
-    weights = bootstrap.lesion_weights(["a", "b"], draws=200, seed=0)
+    weights = lesion_weights(["a", "b"], draws=200, seed=0)
     for values in samples.values():
         np.testing.assert_array_equal(np.isnan(values), (weights == 0).any(axis=1))
 

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from skinlesion.errors import SkinlesionError
-from skinlesion.evaluation.bootstrap import lesion_weights
 from skinlesion.evaluation.predictions import write_predictions
 from skinlesion.reporting.compare import METRICS, compare, table
+from tests.evaluation.draws import lesion_weights
 
 CLASSES = ["akiec", "mel", "nv"]
 

@@ -120,10 +120,10 @@ def class_panel(part: Part, explain: Callable[[str], Explanation]) -> Page:
         f"{part.about}; {'x'.join(map(str, shape))} positions, enlarged",
         HOW + ("" if attends else " This network has no soft attention."),
     )
-    heads: Sequence[str] = ("surest right answer", "attention", "Grad-CAM")
+    heads: Sequence[str] = ("surest right", "attention", "Grad-CAM")
     for side in (0, 1):
         for k, head in enumerate(heads):
-            text = "surest mistake" if side and k == 0 else head
+            text = "surest wrong" if side and k == 0 else head
             page.text(_left(side, k), height + 0.08, text, size=8, weight="bold")
     for r, label in enumerate(chosen):
         bottom = height - (r + 1) * (CELL + TITLES)
