@@ -25,7 +25,7 @@ def main(config: DictConfig) -> Any:
     from skinlesion.training.run import run, summarise
 
     # Answered here, or Hydra would put a line of its own before the message.
-    with clear_errors():
+    with clear_errors(resumes=True):
         if config.sweep is not None:
             raise SkinlesionError(f"'{config.sweep.title}' is a sweep of many runs: add -m.")
         directory = run(config)
@@ -36,5 +36,5 @@ def main(config: DictConfig) -> Any:
 
 if __name__ == "__main__":
     sys.argv = without_plus(sys.argv, Path(__file__).parent / "conf")
-    with clear_errors(config_dir="conf"):
+    with clear_errors(config_dir="conf", resumes=True):
         main()

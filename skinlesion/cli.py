@@ -15,12 +15,13 @@ INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 
 
 @contextmanager
-def clear_errors(config_dir: str | None = None) -> Iterator[None]:
+def clear_errors(config_dir: str | None = None, resumes: bool = False) -> Iterator[None]:
     """Print wrong input as one message and exit with code 1; let faults of the program through.
 
     Args:
         config_dir: the Hydra config folder beside the running script, for naming what exists when
             an override is misspelt.
+        resumes: whether the same command goes on where Ctrl-C cut it.
     """
     # Otherwise Hydra prints the exception itself and exits.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -32,7 +33,8 @@ def clear_errors(config_dir: str | None = None) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on where it was cut", file=sys.stderr)
+        again = "; the same command goes on where it was cut" if resumes else ""
+        print(f"stopped{again}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:
         if (message := _config_message(error, config_dir)) is None:

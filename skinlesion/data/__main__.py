@@ -48,5 +48,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with clear_errors():
+    with clear_errors(resumes=True):
         main()
