@@ -3,9 +3,10 @@ BIN := .venv/bin
 TABLES := table3 table4 table5 table6 table7 table8 table9 table10 table11
 ARGS ?=
 NAMED = test -n "$(SWEEP)" || { echo "name a sweep, SWEEP=leakage; there are $(notdir $(basename $(wildcard sweeps/*.yaml)))"; exit 1; }
+RUN_NAMED = test -n "$(RUN)" || { echo "name a run directory or an exported file, RUN=runs/…/seed0"; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint $(TABLES) tables sweep status report app ledger keras-parity keras-weights data lock
+.PHONY: help setup demo test lint $(TABLES) tables sweep status report export app ledger keras-parity keras-weights data lock
 
 help:  ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -51,8 +52,12 @@ tables: setup  ## Write Tables 3-11 from the runs that there are
 report: setup  ## Write one page of all runs: tables, figures, leakage, provenance
 	@$(BIN)/python -m skinlesion.reporting report $(ARGS)
 
+export: setup  ## Turn a trained run into files to carry away, with a model card: RUN=runs/…/seed0
+	@$(RUN_NAMED)
+	@$(BIN)/python -m skinlesion.export $(RUN) $(ARGS)
+
 app: setup  ## Show a trained model in the browser, on this machine only: RUN=runs/…/seed0
-	@test -n "$(RUN)" || { echo "name a run directory or an exported file, RUN=runs/…/seed0"; exit 1; }
+	@$(RUN_NAMED)
 	@$(BIN)/python -m skinlesion.app $(RUN) $(ARGS)
 
 ledger: setup  ## Count every parameter against Keras' and explain each difference
