@@ -7,7 +7,7 @@ from pathlib import Path
 
 from skinlesion.cli import clear_errors
 from skinlesion.errors import SkinlesionError
-from skinlesion.serving.options import add_metadata_options, metadata_of
+from skinlesion.serving.options import add_options, open_all
 
 EPILOG = """\
 examples:
@@ -27,12 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from skinlesion.reporting.figures.attention import explanation_figure
     from skinlesion.serving.attention import explain
-    from skinlesion.serving.images import images_in, read_image
-    from skinlesion.serving.model import load_run
+    from skinlesion.serving.images import read_image
 
-    images = images_in([Path(path) for path in options.images])
-    model = load_run(options.run, options.device)
-    rows = metadata_of(options, images, model)
+    model, images, rows = open_all(options)
     broken = 0
     for path, row in zip(tqdm(images, "explaining", disable=None), rows, strict=True):
         try:
@@ -54,18 +51,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "run", metavar="RUN_OR_FILE", help="a run directory, or an exported .safetensors"
-    )
-    parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="JPEG, PNG or WebP files, or folders"
-    )
+    add_options(parser)
     parser.add_argument(
         "--class", dest="target", metavar="CLASS", help="whose Grad-CAM (default: the predicted)"
     )
-    add_metadata_options(parser)
     parser.add_argument("--out", default=".", metavar="FOLDER", help="for the figures (default: .)")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, mps")
     return parser
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from skinlesion.cli import clear_errors
 from skinlesion.errors import SkinlesionError
-from skinlesion.serving.options import add_metadata_options, metadata_of
+from skinlesion.serving.options import add_options, open_all
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,12 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     from tqdm import tqdm
 
-    from skinlesion.serving.images import images_in
-    from skinlesion.serving.model import load_run
-
-    images = images_in([Path(path) for path in options.images])
-    model = load_run(options.run, options.device)
-    rows = metadata_of(options, images, model)
+    model, images, rows = open_all(options)
     broken = 0
     write = _write_json if options.json else _table_writer(model, images)
     print(_about(options.run, model), file=sys.stderr)
@@ -138,17 +133,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "run", metavar="RUN_OR_FILE", help="a run directory, or an exported .safetensors"
-    )
-    parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="JPEG, PNG or WebP files, or folders"
-    )
-    add_metadata_options(parser)
+    add_options(parser)
     parser.add_argument(
         "--json", action="store_true", help="a JSON object for each image, a line each"
     )
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, mps")
     return parser
 
 

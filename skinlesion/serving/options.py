@@ -1,7 +1,7 @@
-"""The metadata of images on a command line: options for all of them, and a table."""
+"""A model, images and their metadata on a command line: what predict and explain both take."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,15 @@ SHORT = ("age", "sex", "localization")
 NAME_COLUMNS = ("image", "image_id")
 
 
-def add_metadata_options(parser: argparse.ArgumentParser) -> None:
-    """Add what `metadata_of` reads."""
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `open_all` reads."""
+    parser.add_argument(
+        "run", metavar="RUN_OR_FILE", help="a run directory, or an exported .safetensors"
+    )
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="JPEG, PNG or WebP files, or folders"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, mps")
     parser.add_argument("--age", help="of the patient, in years")
     parser.add_argument("--sex", help="female, male or unknown")
     parser.add_argument("--localization", help="on the body, such as back or 'lower extremity'")
@@ -34,14 +41,20 @@ def add_metadata_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def metadata_of(
-    options: argparse.Namespace, images: Sequence[Path], model: "LesionModel"
-) -> list[Mapping[str, Any]]:
-    """Return what is known of each image; a line of the table goes before the options.
+def open_all(
+    options: argparse.Namespace,
+) -> tuple["LesionModel", list[Path], list[Mapping[str, Any]]]:
+    """Return the model, the images, and what is known of each; a line of the table goes first.
 
     Raises:
-        SkinlesionError: if a property, its value or the table is wrong.
+        SkinlesionError: if the model cannot be loaded, a folder holds no image, or a property, its
+            value or the table is wrong; no image is read before.
     """
+    from skinlesion.serving.images import images_in
+    from skinlesion.serving.model import load_run
+
+    images = images_in([Path(path) for path in options.images])
+    model = load_run(options.run, options.device)
     common = dict(_pair(said) for said in options.set)
     common |= {name: value for name in SHORT if (value := getattr(options, name)) is not None}
     table = _read_csv(Path(options.csv), model) if options.csv else {}
@@ -51,8 +64,8 @@ def metadata_of(
             f"are {listing([path.name for path in images], 3)}."
         )
     rows: list[Mapping[str, Any]] = [common | _of(table, path) for path in images]
-    model.encoder.frame(rows)  # checked before any image is read
-    return rows
+    model.encoder.frame(rows)  # only to check them
+    return model, images, rows
 
 
 def _pair(said: str) -> tuple[str, str]:

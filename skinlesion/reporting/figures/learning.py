@@ -101,13 +101,14 @@ def kept_epoch(history: pd.DataFrame, config: DictConfig) -> tuple[int | None, s
     """
     best = OmegaConf.select(config, "callbacks.best") or {}
     monitor, mode = best.get("monitor", "val_accuracy"), best.get("mode", "max")
-    if monitor not in history:
+    # A run that diverged has losses that are no numbers; Lightning keeps none of those epochs.
+    if monitor not in history or history[monitor].isna().all():
         return None, ""
-    values = history[monitor].to_numpy()
+    values = history[monitor]
     row = int(values.argmax() if mode == "max" else values.argmin())
     extreme = "highest" if mode == "max" else "lowest"
     name = monitor.replace("val_", "validation ").replace("_", " ")
-    return row, f"of the {extreme} {name} ({values[row]:.3f})"
+    return row, f"of the {extreme} {name} ({values.iloc[row]:.3f})"
 
 
 def loss_words(config: DictConfig) -> tuple[str, str]:
@@ -115,7 +116,7 @@ def loss_words(config: DictConfig) -> tuple[str, str]:
     loss = OmegaConf.select(config, "loss") or {}
     focal = ["focal"] if loss.get("focus") else []
     weighted = "classes weighted" if loss.get("weight") is not None else "unweighted"
-    validated = weighted if loss.get("weigh_validation", True) else "unweighted"
+    validated = weighted if loss.get("weigh_validation", False) else "unweighted"
     return ", ".join([*focal, weighted, *harder(config)]), ", ".join([*focal, validated])
 
 

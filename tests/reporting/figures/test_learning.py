@@ -50,6 +50,12 @@ def test_the_first_of_equally_good_epochs_is_kept_by_what_selects_the_checkpoint
     assert kept_epoch(history, by_loss) == (2, "of the lowest validation loss (1.000)")
 
 
+def test_an_epoch_whose_loss_is_no_number_is_not_kept():
+    by_loss = config_of(callbacks={"best": {"monitor": "val_loss", "mode": "min"}})
+    assert kept_epoch(history_of(3).assign(val_loss=[2.0, 1.0, np.nan]), by_loss)[0] == 1
+    assert kept_epoch(history_of(3).assign(val_loss=np.nan), by_loss) == (None, "")
+
+
 def test_an_unknown_selection_marks_no_epoch():
     config = config_of(callbacks={"best": {"monitor": "val_kappa", "mode": "max"}})
     page = learning_curves(history_of(3), config, "a run")
@@ -62,6 +68,8 @@ def test_the_losses_are_called_what_the_config_makes_them():
         loss={"weight": None, "focus": 2, "weigh_validation": True}, dropout=0, augment={"flip": 1}
     )
     assert loss_words(focal) == ("focal, unweighted, augmented", "focal, unweighted")
+    silent = config_of(loss={"weight": "balanced", "weigh_validation": None})
+    assert loss_words(silent)[1] == "unweighted"
     alike = config_of(loss={"weight": [1, 5], "weigh_validation": True}, dropout=0)
     assert loss_words(alike) == ("classes weighted", "classes weighted")
 
