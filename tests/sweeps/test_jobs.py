@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from skinlesion.errors import SkinlesionError
-from skinlesion.reporting.published import read_published, rows_of
+from skinlesion.reporting.published import read_published
 from skinlesion.sweeps.jobs import CONF, names, parameters, read_sweep
 from skinlesion.training.rundir import identity
 
@@ -43,7 +43,7 @@ def test_every_sweep_composes(name: str) -> None:
 def test_rows_and_columns_are_those_that_are_published(number: int) -> None:
     sweep, cells = read_sweep(f"table{number}", ["seed=0"]), read_published()
     assert sweep.table == number
-    assert set(sweep.axes["experiment"]) == set(rows_of(cells, number))
+    assert set(sweep.axes["experiment"]) == {row for table, row, _ in cells if table == number}
     assert set(sweep.columns) == {column for table, _, column in cells if table == number}
 
 
