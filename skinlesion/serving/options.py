@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which --help need not wait f
     from skinlesion.serving.model import LesionModel
 
 SHORT = ("age", "sex", "localization")
-NAME_COLUMNS = ("image", "image_id")
+NAME_COLUMNS = ("image", "image_id", "file", "filename")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +36,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--csv",
         metavar="FILE",
-        help="metadata of each image: a column image (or image_id), with or without ending, and "
-        "one for each property; blank is unknown",
+        help="metadata of each image: a column image (or image_id, file, filename), with or "
+        "without ending, and one for each property; blank is unknown",
     )
 
 
@@ -87,8 +87,13 @@ def _read_csv(path: Path, model: "LesionModel") -> dict[str, dict[str, Any]]:
         frame = pd.read_csv(path, dtype=str, encoding="utf-8-sig", keep_default_na=False)
     except (OSError, ValueError) as error:
         raise SkinlesionError(f"{path} cannot be read as a table: {error}") from None
-    key = next((name for name in NAME_COLUMNS if name in frame), None)
-    known = [name for name in model.encoder.properties if name in frame]
+    written = {str(column).casefold().strip(): str(column) for column in frame}
+    key = next((written[name] for name in NAME_COLUMNS if name in written), None)
+    known = {
+        name: written[name.casefold()]
+        for name in model.encoder.properties
+        if name.casefold() in written
+    }
     if key is None or not known:
         raise SkinlesionError(
             f"{path}: expected a column {' or '.join(NAME_COLUMNS)} and some of "
@@ -97,6 +102,6 @@ def _read_csv(path: Path, model: "LesionModel") -> dict[str, dict[str, Any]]:
     if (twice := frame[key][frame[key].duplicated()]).size:
         raise SkinlesionError(f"{path}: images with two lines: {listing(twice.tolist())}.")
     return {
-        row[key]: {name: row[name] for name in known if row[name].strip()}
+        row[key]: {name: row[column] for name, column in known.items() if row[column].strip()}
         for row in frame.to_dict("records")
     }

@@ -85,7 +85,7 @@ def test_a_line_of_the_table_goes_before_the_options(
 ) -> None:
     a, b = sorted(photos.glob("*.jpg"))[:2]
     table = tmp_path / "m.csv"
-    table.write_text(f"image,age,sex,note\n{a.name},80,,x\n")
+    table.write_text(f"File,Age,sex,note\n{a.name},80,,x\n")
     options = ["--age", "20", "--sex", "male", "--localization", "back", "--json"]
 
     def raw(*more: str, image: Path = a) -> dict:
@@ -106,7 +106,7 @@ def test_a_line_of_the_table_goes_before_the_options(
         (["--set", "age"], "expected name=value"),
         (["--set", "weight=80"], "weight"),
         (["--csv", "nothing.csv"], "cannot be read as a table"),
-        (["--csv", "other.csv"], "expected a column image or image_id"),
+        (["--csv", "other.csv"], "expected a column image or image_id or file"),
         (["--csv", "twice.csv"], "two lines"),
         (["--csv", "stranger.csv"], "names none of the images"),
     ],
@@ -121,7 +121,7 @@ def test_wrong_metadata_is_one_error_before_any_image_is_read(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("other.csv").write_text("file,age\na,3\n")
+    Path("other.csv").write_text("picture,age\na,3\n")
     Path("twice.csv").write_text("image,age\na,3\na,4\n")
     Path("stranger.csv").write_text("image,age\nsomebody.jpg,4\n")
     with pytest.raises(SkinlesionError, match=message):
