@@ -342,12 +342,13 @@ def test_a_link_goes_to_its_run_and_unfolds_it(opened) -> None:
     page.get_by_label("by image", exact=True).check()
     link = page.locator("#all-runs tbody a").last
     link.click()
-    target = page.url.partition("#")[2]
-    assert page.locator(f"[id='{target}'] > details").get_attribute("open") is not None
+    target = link.get_attribute("href").removeprefix("#")
+    page.wait_for_selector(f"[id='{target}'] > details[open]")
+    assert page.url.endswith(f"#{target}")
     assert page.locator(f"[id='{target}']").bounding_box()["y"] < 100
     # Opened from elsewhere, also one that the filter hides by then.
     again = opened(f"#{target}")
-    assert again.locator(f"[id='{target}'] > details").get_attribute("open") is not None
+    again.wait_for_selector(f"[id='{target}'] > details[open]")
     assert again.locator("article > details[open]").count() == 1
 
 
@@ -359,9 +360,9 @@ def test_figures_load_and_can_be_enlarged(opened) -> None:
     page.wait_for_function("document.querySelector('article img').naturalWidth > 0")
     assert picture.get_attribute("alt").startswith("ROC curves, val, mobilenet_v2-")
     page.locator("article figure button").first.press("Enter")
-    assert page.locator("dialog img").evaluate("image => image.naturalWidth") == 60
+    page.wait_for_function("document.querySelector('dialog img').naturalWidth === 60")
     page.keyboard.press("Escape")
-    assert not page.locator("dialog").is_visible()
+    page.locator("dialog").wait_for(state="hidden")
 
 
 def test_dark_screens_get_a_dark_page(opened) -> None:

@@ -161,8 +161,12 @@ def test_an_image_with_metadata_gives_the_models_answer_and_where_it_looks(
     assert "Not used" not in page.locator(".sl-given").inner_text()
     titles = page.locator(".sl-pictures figcaption > b").all_text_contents()
     assert titles == ["What it sees", "Soft attention", f"Grad-CAM for {expected.label}"]
-    widths = page.locator(".sl-pictures img").evaluate_all("all => all.map(i => i.naturalWidth)")
-    assert widths == [model.size] * 3
+    assert page.locator(".sl-pictures img").count() == 3
+    page.wait_for_function(
+        "size => [...document.querySelectorAll('.sl-pictures img')]"
+        ".every(image => image.naturalWidth === size)",
+        arg=model.size,
+    )
     assert app.files() == []
 
 
@@ -186,7 +190,8 @@ def test_a_sample_fills_the_page_and_can_be_classified(page: Any, model: LesionM
     buttons.nth(4).click()
     page.wait_for_selector(".sl-preview img")
     assert "Drawing of mel" in page.locator(".sl-preview").inner_text()
-    assert page.get_by_label("age").input_value() != ""
+    age = page.get_by_label("age").element_handle()
+    page.wait_for_function("field => field.value !== ''", arg=age)
     classify(page)
     page.wait_for_selector(".sl-answer")
     width = page.evaluate("document.scrollingElement.scrollWidth")
