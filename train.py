@@ -21,7 +21,6 @@ def main(config: DictConfig) -> Any:
 
         return run_job(config)  # an outcome: a job that fails does not stop the others
 
-    from skinlesion.reporting.figures import draw_run_figures, outdated
     from skinlesion.training.run import run, summarise
 
     # Answered here, or Hydra would put a line of its own before the message.
@@ -29,6 +28,8 @@ def main(config: DictConfig) -> Any:
         if config.sweep is not None:
             raise SkinlesionError(f"'{config.sweep.title}' is a sweep of many runs: add -m.")
         directory = run(config)
+        from skinlesion.reporting.figures import draw_run_figures, outdated
+
         if outdated(directory):  # after DONE: no run is lost to a figure
             draw_run_figures(directory)
         summarise(directory)

@@ -57,7 +57,7 @@ class Number:
 
     def read(self, name: str, value: Any) -> float:
         """Return a value as a person types it; NaN where it is missing."""
-        if _is_missing(value):
+        if is_missing(value):
             return float("nan")
         try:
             number = float("nan") if isinstance(value, bool) else float(value)
@@ -104,7 +104,7 @@ class Category:
 
     def read(self, name: str, value: Any) -> str:
         """Return a value as a person types it; `unknown` where it is missing."""
-        if _is_missing(value):
+        if is_missing(value):
             return UNKNOWN
         # 3.0 is how pandas reads a 3 in a column with gaps.
         whole = isinstance(value, float) and value.is_integer()
@@ -222,7 +222,8 @@ class MetadataEncoder:
         return cls(properties, values["missing"])
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Return whether a value, as a person types it, says nothing: None, NaN or blank."""
     if isinstance(value, str):
         return value.strip().lower() in ("", "nan")
     return value is None or (bool(pd.api.types.is_scalar(value)) and bool(pd.isna(value)))

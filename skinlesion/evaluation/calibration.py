@@ -1,11 +1,10 @@
 """Temperature scaling: one number that makes probabilities as sure as they are right.
 
 Guo et al. 2017, arXiv:1706.04599, section 4.2: logits are divided by a temperature T, fitted on
-held-out
-images. Probabilities give back the logits up to a constant of each row, which the softmax drops
-again, so that a predictions file is enough: softmax(logits / T) = softmax(log p / T). T above 1
-takes from the confidence of a network, T below 1 adds to it; the predicted class, and so accuracy,
-stay as they are.
+held-out images. Probabilities give back the logits up to a constant of each row, which the softmax
+drops again, so that a predictions file is enough: softmax(logits / T) = softmax(log p / T). T above
+1 takes from the confidence of a network, T below 1 adds to it; the predicted class, and so
+accuracy, stay as they are.
 """
 
 import numpy as np

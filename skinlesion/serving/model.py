@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from skinlesion.data.cache import to_square
-from skinlesion.data.encoding import MetadataEncoder
+from skinlesion.data.encoding import MetadataEncoder, is_missing
 from skinlesion.errors import SkinlesionError, listing
 from skinlesion.evaluation.calibration import fit_temperature, scale
 from skinlesion.evaluation.predictions import read_predictions
@@ -118,17 +118,13 @@ class LesionModel:
         frame = self.encoder.frame(rows)
         raw = self.probabilities(images, self.encoder.encode(frame))
         calibrated = scale(raw, self.temperature)
-        given = [
-            {name for name, value in row.items() if value is not None and str(value).strip()}
-            for row in rows
-        ]
         return [
             Prediction(
                 probabilities=dict(zip(self.classes, map(float, calibrated[i]), strict=True)),
                 raw=dict(zip(self.classes, map(float, raw[i]), strict=True)),
-                missing=tuple(name for name in self.properties if name not in given[i]),
+                missing=tuple(name for name in self.properties if is_missing(row.get(name))),
             )
-            for i in range(len(rows))
+            for i, row in enumerate(rows)
         ]
 
     @torch.inference_mode()

@@ -67,6 +67,7 @@ def test_metadata_matters_and_what_is_missing_is_said(model: LesionModel, jpeg: 
     assert unknown.missing == ("age", "sex", "localization")
     assert known.raw != unknown.raw
     assert model.predict(jpeg, age=None, sex="", localization="face").missing == ("age", "sex")
+    assert model.predict(jpeg, age=float("nan"), sex="male").missing == ("age", "localization")
 
 
 def test_unknown_metadata_is_refused_with_what_would_do(model: LesionModel, jpeg: bytes) -> None:

@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
@@ -22,6 +23,9 @@ from skinlesion.reporting.figures.part import Part
 from skinlesion.reporting.figures.reliability import reliability
 from skinlesion.reporting.figures.source import Source, open_source
 from skinlesion.training.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from skinlesion.serving.model import LesionModel
 
 FITTED_ON = "val"
 LAST = "learning_curves"  # to be drawn: where it is, the others are
@@ -78,6 +82,7 @@ def _drawings(
         images = f"the {len(held_out.y):,} images of the validation part"
     source = open_source(config, data_root)
     published = published_row(config, predictions.classes)
+    load = cache(partial(_load, run))  # once, whatever the number of parts
     for name in predictions.splits:
         part = Part(name, words, predictions.part(name))
         fitted_on = f"{images}, these very images" if name == FITTED_ON else images
@@ -89,18 +94,23 @@ def _drawings(
         if source is not None:
             yield f"mistakes_{name}", partial(mistakes, part, source)
             if run.best.exists():
-                yield f"attention_{name}", partial(_attention, run, part, source)
+                yield f"attention_{name}", partial(_attention, load, part, source)
     yield LAST, partial(learning_curves, history, config, words)
 
 
-def _attention(run: RunDirectory, part: Part, source: Source) -> Page | None:
-    """Draw where the network looks; torch is imported only here, where there is a network."""
+def _load(run: RunDirectory) -> "LesionModel":
+    from skinlesion.serving.model import load_run  # torch, for this figure alone
+
+    return load_run(run.path)
+
+
+def _attention(load: Callable[[], "LesionModel"], part: Part, source: Source) -> Page | None:
+    """Draw where the network looks."""
     from skinlesion.reporting.figures.attention import class_panel
     from skinlesion.serving.attention import explain
-    from skinlesion.serving.model import load_run
 
     try:
-        model = load_run(run.path)
+        model = load()
         return class_panel(part, lambda i: explain(model, source.read(i), source.metadata(i)))
     except SkinlesionError as error:
         log.warning("attention of %s is not drawn: %s", part.name, error)

@@ -51,7 +51,7 @@ def model_card(directory: RunDirectory, model: LesionModel, record: Mapping[str,
 
 
 def _front_matter(part: Predictions, record: Mapping[str, Any]) -> str:
-    exported = [name for name in ("onnx",) if {"onnx", "int8"} & set(record["files"])]
+    exported = ["onnx"] if {"onnx", "int8"} & set(record["files"]) else []
     values: dict[str, Any] = {
         "license": "cc-by-nc-4.0" if record["data"] == "ham10000" else "unknown",
         "library_name": "skinlesion",
