@@ -1,63 +1,125 @@
-"""Augmentation by albumentations, behind one function."""
+"""Augmentation, in two ways from one description: by albumentations in a loader's workers, image by
+image, or by torch where the images already lie on the device, batch by batch.
 
+torchvision's transforms draw once for a whole batch and cannot repeat the edge in empty corners, so
+the second way is plain torch: one affine grid for each image, read bilinearly.
+"""
+
+import math
 import os
 import random
 import warnings
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 
-Augment = Callable[[np.ndarray, int], np.ndarray]
+from skinlesion.errors import SkinlesionError
 
 
-def geometric(rotation: float, shift: float, zoom: float, flip: bool) -> Augment:
-    """Return the geometric augmentation of Datta et al. 2021 (arXiv:2105.03358).
+@dataclass(frozen=True)
+class Geometric:
+    """The geometric augmentation of Datta et al. 2021 (arXiv:2105.03358).
+
+    Empty corners repeat the nearest pixel.
 
     Args:
         rotation: degrees either way.
         shift: share of the width and of the height either way.
-        zoom: share of the size either way, drawn for width and height apart.
+        zoom: share of the size either way, drawn for width and height apart; below 1.
         flip: whether to mirror, left-right and top-bottom, half of the time each.
 
-    Returns:
-        A function of an image (H, W, 3) uint8 and a seed, giving an image of the same shape; the
-        same seed gives the same image. Empty corners repeat the nearest pixel.
-
     Raises:
-        ValueError: if albumentations does not know an argument (it would only warn).
+        SkinlesionError: if a number is out of its range.
     """
-    # albumentations asks the network for its newest release unless told not to.
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    import albumentations as A
-    import cv2
 
-    cv2.setNumThreads(0)  # the data loader's workers are the parallelism
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        try:
-            transform = A.Compose(
-                [
-                    A.HorizontalFlip(p=0.5 * flip),
-                    A.VerticalFlip(p=0.5 * flip),
-                    A.Affine(
-                        rotate=(-rotation, rotation),
-                        translate_percent={"x": (-shift, shift), "y": (-shift, shift)},
-                        scale={"x": (1 - zoom, 1 + zoom), "y": (1 - zoom, 1 + zoom)},
-                        border_mode=cv2.BORDER_REPLICATE,
-                        p=1.0,
-                    ),
-                ]
-            )
-        except UserWarning as warning:
-            raise ValueError(str(warning)) from None
+    rotation: float
+    shift: float
+    zoom: float
+    flip: bool
 
-    return partial(_apply, transform)
+    DRAWS: ClassVar[int] = 7  # random numbers that `on_device` wants for an image
 
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name, most in (("rotation", math.inf), ("shift", 1), ("zoom", 1)):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (number and value >= 0 and (value < most or value == 0)):
+                below = "" if most == math.inf else f", below {most}"
+                raise SkinlesionError(f"augment.{name}={value}: expected a number from 0{below}")
+        if not isinstance(self.flip, bool):
+            raise SkinlesionError(f"augment.flip={self.flip}: expected true or false")
 
-def _apply(transform: Any, image: np.ndarray, seed: int) -> np.ndarray:
-    # One stream for all steps: by set_random_seed each would draw the same numbers, so that an
-    # image would be flipped both ways or not at all.
-    transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
-    return transform(image=image)["image"]
+    def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
+        """Return an image (H, W, 3) uint8 as another of that shape; the same seed, the same image.
+
+        Raises:
+            ValueError: if albumentations does not know an argument (it would only warn).
+        """
+        # One stream for all steps: by set_random_seed each would draw the same numbers, so that an
+        # image would be flipped both ways or not at all.
+        self.albumentations.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        return self.albumentations(image=image)["image"]
+
+    @cached_property
+    def albumentations(self) -> Any:
+        """The transform; albumentations and OpenCV are imported for it."""
+        # albumentations asks the network for its newest release unless told not to.
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+        import albumentations as A
+        import cv2
+
+        cv2.setNumThreads(0)  # the data loader's workers are the parallelism
+        shift, zoom = (-self.shift, self.shift), (1 - self.zoom, 1 + self.zoom)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            try:
+                return A.Compose(
+                    [
+                        A.HorizontalFlip(p=0.5 * self.flip),
+                        A.VerticalFlip(p=0.5 * self.flip),
+                        A.Affine(
+                            rotate=(-self.rotation, self.rotation),
+                            translate_percent={"x": shift, "y": shift},
+                            scale={"x": zoom, "y": zoom},
+                            border_mode=cv2.BORDER_REPLICATE,
+                            p=1.0,
+                        ),
+                    ]
+                )
+            except UserWarning as warning:
+                raise ValueError(str(warning)) from None
+
+    def on_device(self, images: Any, draws: Any) -> Any:
+        """Return images (B, 3, S, S) uint8 as others of that shape, on the device where they lie.
+
+        Args:
+            images: square images.
+            draws: (B, DRAWS) float, in [0, 1): what decides each image.
+        """
+        import torch
+        import torch.nn.functional as F
+
+        size = images.shape[-1]
+        mirrored_x, mirrored_y, *drawn = draws.unbind(1)  # each (B,)
+        turned, moved_x, moved_y, wider, higher = (2 * draw - 1 for draw in drawn)
+        angle = math.radians(self.rotation) * turned
+        sine, cosine = angle.sin(), angle.cos()
+        half = (size - 1) / 2  # pixels from the centre, where an affine grid has 0, to its 1
+        x0, y0 = ((self.shift * size * moved).trunc() / half for moved in (moved_x, moved_y))
+        mirror_x, mirror_y = (
+            torch.where(mirrored < 0.5 * self.flip, -1.0, 1.0)
+            for mirrored in (mirrored_x, mirrored_y)
+        )
+        # Where an output's pixel comes from: shifted back, turned back, scaled back, mirrored.
+        to_x, to_y = mirror_x / (1 + self.zoom * wider), mirror_y / (1 + self.zoom * higher)
+        rows = [
+            torch.stack([to_x * cosine, -to_x * sine, to_x * (sine * y0 - cosine * x0)], dim=1),
+            torch.stack([to_y * sine, to_y * cosine, -to_y * (sine * x0 + cosine * y0)], dim=1),
+        ]
+        affine = torch.stack(rows, dim=1)  # (B, 2, 3)
+        grid = F.affine_grid(affine, list(images.shape), align_corners=True)  # (B, S, S, 2)
+        read = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=True)
+        return read.round().to(torch.uint8).contiguous(memory_format=torch.channels_last)

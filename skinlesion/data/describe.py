@@ -59,6 +59,7 @@ def describe_tables(
         "cache: ${oc.env:SKINLESION_CACHE,data/cache} # decoded images, shared by all runs",
         "limit: null # about this many images only, whole lesions, every class",
         "workers: null # loader processes; null: none without augmentation, else one a core",
+        "resident: auto # all images on the device: true | false; auto: on a GPU with room",
         "demo: null",
         f"tables: [{', '.join(_text(_stem(path)) for path in paths)}]",
         "classes: # in this order everywhere; the images of each",

@@ -1,21 +1,21 @@
 """Batches: image (B, 3, S, S) uint8, metadata (B, M), label (B,), index (B,)."""
 
+import logging
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
-from skinlesion.data.augment import Augment
+from skinlesion.data.augment import Geometric
+from skinlesion.data.batch import Batch, Draw, EpochSampler
+from skinlesion.data.resident import ResidentLoader, ResidentSamples
 from skinlesion.data.samples import Samples
 from skinlesion.errors import SkinlesionError
 
-Draw = tuple[int, int]  # epoch, sample
-Batch = dict[str, Tensor]
+log = logging.getLogger(__name__)
 
 
 class LesionDataset(Dataset[Batch]):
@@ -28,7 +28,7 @@ class LesionDataset(Dataset[Batch]):
             on the number of workers or the order of fetching.
     """
 
-    def __init__(self, samples: Samples, augment: Augment | None = None, seed: int = 0) -> None:
+    def __init__(self, samples: Samples, augment: Geometric | None = None, seed: int = 0) -> None:
         """Encode metadata and labels once."""
         self.samples = samples
         self.metadata = torch.from_numpy(samples.encoder.encode(samples.frame))  # (N, M)
@@ -52,45 +52,6 @@ class LesionDataset(Dataset[Batch]):
         }
 
 
-class EpochSampler(Sampler[Draw]):
-    """The samples of an epoch, in an order that seed and epoch alone decide.
-
-    Lightning calls `set_epoch`, also when a run is resumed.
-
-    Args:
-        samples: positions in the table.
-        shuffle: whether to train on them; each process then draws as many as the others, or they
-            would wait for one another for ever, and up to `world` - 1 samples are left out.
-        seed: of the order.
-        rank: which of the processes that share the samples this is; it draws every `world`-th, so
-            that the i-th batches of all processes are together the i-th batch of a single one.
-        world: how many processes share the samples.
-    """
-
-    def __init__(
-        self, samples: np.ndarray, shuffle: bool, seed: int, rank: int = 0, world: int = 1
-    ) -> None:
-        """Work out this process' share."""
-        self.samples, self.shuffle, self.seed, self.epoch = samples, shuffle, seed, 0
-        shared = len(samples) // world * world if shuffle else len(samples)
-        self.share = slice(rank, shared, world)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration draws."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        """Return the samples of an epoch."""
-        return len(self.samples[self.share])
-
-    def __iter__(self) -> Iterator[Draw]:
-        """Yield (epoch, sample)."""
-        order = self.samples
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
-        return ((self.epoch, int(sample)) for sample in order[self.share])
-
-
 class LesionDataModule(pl.LightningDataModule):
     """Training, validation and prediction loaders over one set of samples.
 
@@ -100,15 +61,20 @@ class LesionDataModule(pl.LightningDataModule):
         augment: of the training images; None for none.
         seed: of order and augmentation.
         workers: loader processes; None for none without augmentation, else one a core, at most 8.
+        resident: whether all samples live on the trainer's device and are augmented there; None: on
+            a GPU, if they fit into half of its free memory.
+        evaluation_batch: samples a step of validation and prediction; None for `batch_size`.
     """
 
     def __init__(
         self,
         samples: Samples,
         batch_size: int,
-        augment: Augment | None = None,
+        augment: Geometric | None = None,
         seed: int = 0,
         workers: int | None = None,
+        resident: bool | None = False,
+        evaluation_batch: int | None = None,
     ) -> None:
         """Keep the settings."""
         super().__init__()
@@ -116,23 +82,32 @@ class LesionDataModule(pl.LightningDataModule):
         self.workers = min(os.cpu_count() or 1, 8) if workers is None else workers
         if workers is None and augment is None:
             self.workers = 0
+        self.resident = resident
+        self.evaluation_batch = batch_size if evaluation_batch is None else evaluation_batch
+        self._on_device: ResidentSamples | None = None
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader | ResidentLoader:
         """Return the shuffled, augmented training samples."""
-        return self._loader("train", self.augment, shuffle=True)
+        return self._loader("train", self.batch_size, self.augment, shuffle=True)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader | ResidentLoader:
         """Return the validation samples, in the table's order."""
-        return self._loader("val")
+        return self._loader("val", self.evaluation_batch)
 
-    def predict_dataloader(self) -> list[DataLoader]:
+    def predict_dataloader(self) -> list[DataLoader | ResidentLoader]:
         """Return a loader for each held-out part."""
         parts = self.samples.frame["split"].unique()
-        return [self._loader(part) for part in ("val", "test") if part in parts]
+        return [
+            self._loader(part, self.evaluation_batch) for part in ("val", "test") if part in parts
+        ]
 
     def _loader(
-        self, part: str, augment: Augment | None = None, shuffle: bool = False
-    ) -> DataLoader:
+        self,
+        part: str,
+        batch_size: int,
+        augment: Geometric | None = None,
+        shuffle: bool = False,
+    ) -> DataLoader | ResidentLoader:
         chosen = np.flatnonzero(self.samples.frame["split"] == part)
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
@@ -142,18 +117,39 @@ class LesionDataModule(pl.LightningDataModule):
                 f"{len(chosen)} {part} images cannot be shared by {world} processes: fewer "
                 "trainer.devices, or more images."
             )
-        batch_size = self.batch_size // world
+        batch_size = max(batch_size // world, 1)
+        # Batch norm cannot train on a batch of one.
+        drop_last = shuffle and len(sampler) % batch_size == 1
+        device = trainer.strategy.root_device if trainer else torch.device("cpu")
+        if self._wants_residence(device):
+            if self._on_device is None or self._on_device.device != device:
+                self._on_device = ResidentSamples(self.samples, device)
+            return ResidentLoader(
+                self._on_device, sampler, batch_size, augment, self.seed, drop_last
+            )
         return DataLoader(
             LesionDataset(self.samples, augment, self.seed),
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self.workers if augment else 0,
             collate_fn=_as_fetched,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=device.type == "cuda",
             persistent_workers=bool(augment and self.workers),
-            # Batch norm cannot train on a batch of one.
-            drop_last=shuffle and len(sampler) % batch_size == 1,
+            drop_last=drop_last,
         )
+
+    def _wants_residence(self, device: torch.device) -> bool:
+        """Decide once, or a later loader would find less memory free."""
+        if self.resident is None:
+            needed = len(self.samples.frame) * self.samples.images[0].nbytes
+            free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+            self.resident = needed <= free / 2
+            if device.type == "cuda" and not self.resident:
+                log.info(
+                    "the images (%.1f GB) stay on the host: %.1f GB are free on the GPU",
+                    *(needed / 1e9, free / 1e9),
+                )
+        return self.resident
 
 
 def _as_fetched(batch: Any) -> Any:

@@ -10,7 +10,8 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from skinlesion.data.module import Batch
+from skinlesion.data.batch import Batch
+from skinlesion.training.metrics import BalancedAccuracy
 
 Optimizer = Callable[..., torch.optim.Optimizer]
 Scheduler = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.ReduceLROnPlateau]
@@ -27,6 +28,8 @@ class LesionModule(pl.LightningModule):
             learning rate that stays.
         classes: number of classes.
         seed: with the epoch it decides every random number of that epoch.
+        memory_format: in which images are handed to the network.
+        compile_mode: mode of torch.compile; None: eager.
         description: plain values from which the network can be built again, kept in checkpoints.
 
     Attributes:
@@ -44,15 +47,19 @@ class LesionModule(pl.LightningModule):
         classes: int,
         seed: int,
         description: dict[str, Any],
+        memory_format: torch.memory_format = torch.channels_last,
+        compile_mode: str | None = None,
     ) -> None:
         """Keep the parts; the metrics stay on the device until the epoch ends."""
         super().__init__()
         self.save_hyperparameters(description)
         self.network, self.loss = network, loss
         self.make_optimizer, self.make_scheduler, self.seed = optimizer, scheduler, seed
-        self.train_accuracy = MulticlassAccuracy(classes, average="micro")
-        self.val_accuracy = MulticlassAccuracy(classes, average="micro")
-        self.val_balanced_accuracy = MulticlassAccuracy(classes, average="macro")
+        self.memory_format, self.compile_mode = memory_format, compile_mode
+        # To validate its arguments a metric would wait for the device in every step.
+        self.train_accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)
+        self.val_accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)
+        self.val_balanced_accuracy = BalancedAccuracy(classes)
 
     def __getstate__(self) -> dict[str, Any]:
         """Send the weights in the network's place, whose graph is too deep for pickle.
@@ -72,12 +79,14 @@ class LesionModule(pl.LightningModule):
         self.network.load_state_dict(torch.load(weights, weights_only=True))
 
     def configure_model(self) -> None:
-        """Let batch norms see the batch of all GPUs; on CPUs torch cannot.
+        """Let batch norms see the batch of all GPUs (on CPUs torch cannot), and compile.
 
         Lightning's own `sync_batchnorm` loses the activations that timm joins with batch norms.
         """
         if self.trainer.world_size > 1 and self.trainer.strategy.root_device.type == "cuda":
             self.network = convert_sync_batchnorm(self.network)
+        if self.compile_mode is not None:
+            self.network.compile(mode=self.compile_mode)  # in place: names of weights stay
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and the plateau scheduler."""
@@ -99,19 +108,24 @@ class LesionModule(pl.LightningModule):
             seed = self.seed * 1_000_003 + self.current_epoch
             torch.manual_seed(seed * self.trainer.world_size + self.global_rank)
 
+    def logits(self, batch: Batch) -> Tensor:
+        """Return logits (B, C)."""
+        image = batch["image"].contiguous(memory_format=self.memory_format)  # (B, 3, S, S)
+        return self.network(image, batch["metadata"])
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
-        logits = self.network(batch["image"], batch["metadata"])  # (B, C)
+        logits = self.logits(batch)
         loss = self.loss(logits, batch["label"])
-        self.train_accuracy(logits, batch["label"])
+        self.train_accuracy.update(logits, batch["label"])
         self._log({"train_loss": loss, "train_accuracy": self.train_accuracy}, len(logits))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure a batch."""
-        logits = self.network(batch["image"], batch["metadata"])  # (B, C)
-        self.val_accuracy(logits, batch["label"])
-        self.val_balanced_accuracy(logits, batch["label"])
+        logits = self.logits(batch)
+        self.val_accuracy.update(logits, batch["label"])
+        self.val_balanced_accuracy.update(logits, batch["label"])
         measured = {
             "val_loss": self.loss(logits, batch["label"]),
             "val_accuracy": self.val_accuracy,
@@ -123,8 +137,7 @@ class LesionModule(pl.LightningModule):
         self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> tuple[Tensor, Tensor]:
         """Return which samples these are (B,) and their probabilities (B, C)."""
-        logits = self.network(batch["image"], batch["metadata"])
-        return batch["index"], logits.float().softmax(dim=1)
+        return batch["index"], self.logits(batch).float().softmax(dim=1)
 
     def on_train_epoch_end(self) -> None:
         """Step the scheduler here, because Lightning would only after the checkpoint is written.

@@ -20,12 +20,15 @@ class KerasAdam(torch.optim.Adam):
     Args:
         params: as for `torch.optim.Adam`.
         eps: Keras' epsilon.
+        fused: whether the step is one kernel.
         options: further options of `torch.optim.Adam`.
     """
 
-    def __init__(self, params: Iterable[Any], eps: float = 1e-7, **options: Any) -> None:
+    def __init__(
+        self, params: Iterable[Any], eps: float = 1e-7, fused: bool | None = None, **options: Any
+    ) -> None:
         """Keep Keras' epsilon beside the one that each step is given."""
-        super().__init__(params, eps=eps, **options)
+        super().__init__(params, eps=eps, fused=fused, **options)
         for group in self.param_groups:
             group |= {"keras_eps": eps, "steps": 0}
 

@@ -20,19 +20,23 @@ from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing import ProcessRaisedException
 
 from skinlesion.data.encoding import MISSING
-from skinlesion.data.module import LesionDataModule
-from skinlesion.data.samples import CheckedArchive, Samples, check
-from skinlesion.data.schema import Schema
-from skinlesion.data.split import Split
+from skinlesion.data.module import LesionDataModule, LesionDataset
+from skinlesion.data.samples import Samples
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.history import read_history
 from skinlesion.evaluation.metrics import evaluate_file, summary_table
 from skinlesion.evaluation.predictions import write_predictions
-from skinlesion.models.build import build_classifier
-from skinlesion.models.classifier import Classifier
-from skinlesion.models.preprocess import resolve_preprocess
-from skinlesion.models.weights import BackboneSpec, find_weights, resolve_spec
+from skinlesion.models.weights import find_weights
+from skinlesion.training.build import (
+    build_loaders,
+    build_module,
+    build_network,
+    build_trainer,
+    open_archive,
+    try_building,
+)
 from skinlesion.training.callbacks import Checkpoint, Console, History
+from skinlesion.training.compute import Compute, largest_batch, resolve
 from skinlesion.training.devices import own_gpu
 from skinlesion.training.module import LesionModule
 from skinlesion.training.provenance import provenance
@@ -60,6 +64,8 @@ def run(config: DictConfig) -> RunDirectory:
     """
     _quiet()
     _check(config)
+    compute = resolve(config)
+    compute.apply()
     config.weights = find_weights(config.weights, config.backbone.name)
     weights = _weights_digest(config.weights)
     if not config.force and (finished := _finished(config, weights)):
@@ -67,11 +73,10 @@ def run(config: DictConfig) -> RunDirectory:
         return finished
     # Whatever may be wrong is met before weights are loaded and images decoded.
     pl.seed_everything(config.seed, verbose=False)
-    network = _network(config)
-    _try_training(config, network)
-    archive = _archive(config)
+    network = build_network(config, compute)
+    try_building(config, network, compute)
+    archive = open_archive(config)
     logger = _logger(config)
-    augment = instantiate(config.augment)
     network.backbone.load(config.weights)
     samples = archive.load(
         Path(config.data.cache), config.backbone.input_size, config.missing_metadata
@@ -82,12 +87,10 @@ def run(config: DictConfig) -> RunDirectory:
         if config.force:
             directory.clear()
         if not directory.done.exists():  # another process may have finished it meanwhile
-            loaders = LesionDataModule(
-                samples, config.batch_size, augment, config.seed, config.data.workers
-            )
-            module = _module(config, network, samples)
+            loaders = build_loaders(config, samples, compute)
+            module = build_module(config, network, samples, compute)
             with own_gpu(config):
-                _train(config, module, loaders, logger, directory)
+                _train(config, compute, module, loaders, logger, directory)
             _finish(config, samples, directory, weights)
     return directory
 
@@ -103,7 +106,7 @@ def _finished(config: DictConfig, weights: str) -> RunDirectory | None:
     ]
     if not candidates:
         return None
-    digest = _archive(config).digest(Path(config.data.cache), config.backbone.input_size)
+    digest = open_archive(config).digest(Path(config.data.cache), config.backbone.input_size)
     for directory in candidates:
         if directory.read_json("provenance.json")["data"] == digest:
             return directory
@@ -112,6 +115,7 @@ def _finished(config: DictConfig, weights: str) -> RunDirectory | None:
 
 def _train(
     config: DictConfig,
+    compute: Compute,
     module: LesionModule,
     loaders: LesionDataModule,
     logger: Any,
@@ -119,8 +123,9 @@ def _train(
 ) -> None:
     """Fit, or go on fitting, and predict the held-out parts with the best checkpoint."""
     interactive = sys.stderr.isatty()
-    trainer = _trainer(
+    trainer = build_trainer(
         config,
+        compute,
         default_root_dir=directory.path,
         callbacks=[
             Console(),
@@ -141,11 +146,15 @@ def _train(
     resume = directory.last if directory.last.exists() else None
     made_with = provenance()
     before = directory.read_json("provenance.json")["commits"] if resume else []
+    made_with["compute"] = dataclasses.asdict(compute)
     made_with["parameters"] = sum(p.numel() for p in module.network.parameters())
     made_with["commits"] = [*before, made_with["commit"]]  # one for each time it was started
     directory.write_json("provenance.json", made_with)
     log.info("%s %s", "resuming" if resume else "training", directory.path)
-    module.rebuild = partial(_network, config)
+    module.rebuild = partial(build_network, config, compute)
+    if compute.evaluation_batch is None:
+        device = trainer.strategy.root_device
+        loaders.evaluation_batch = _evaluation_batch(module, loaders.samples, compute, device)
     try:
         trainer.fit(module, loaders, ckpt_path=resume, weights_only=True)
     except SystemExit as stop:
@@ -161,10 +170,11 @@ def _train(
             process.join()
         os.environ.pop("MASTER_PORT", None)  # or Lightning would give it to a sweep's next job too
     # One process predicts, so that each sample is predicted once.
-    device = trainer.strategy.root_device.index
-    trainer = _trainer(
+    index = trainer.strategy.root_device.index
+    trainer = build_trainer(
         config,
-        devices=1 if device is None else [device],
+        compute,
+        devices=1 if index is None else [index],
         strategy="auto",
         logger=False,
         enable_checkpointing=False,
@@ -176,112 +186,23 @@ def _train(
     write_predictions(_predictions(parts, loaders.samples), directory.predictions)
 
 
-def _trainer(config: DictConfig, **options: Any) -> pl.Trainer:
-    """Return Lightning's trainer, with further options.
+def _evaluation_batch(
+    module: LesionModule, samples: Samples, compute: Compute, device: torch.device
+) -> int:
+    """Return how many images a step of validation and prediction takes on this device."""
+    one = LesionDataset(samples).__getitems__([(0, 0)])
+    module.to(device).eval()
 
-    Raises:
-        SkinlesionError: if its devices cannot share a batch.
-    """
-    trainer: pl.Trainer = instantiate(
-        config.trainer, enable_model_summary=False, use_distributed_sampler=False, **options
-    )
-    world = trainer.world_size
-    problem = None
-    if world > 1 and config.trainer.get("strategy") != "ddp_spawn":
-        problem = f"trainer.devices={config.trainer.devices}: several need trainer=ddp"
-    elif config.batch_size % world:
-        problem = (
-            f"batch_size={config.batch_size}: the devices (trainer.devices) share each batch, so "
-            f"expected a multiple of {world}"
-        )
-    elif world > 1 and config.loss.get("divide_by") == "weights":
-        problem = (
-            "loss.divide_by=weights: a device knows the weights of its own share of a batch only, "
-            "expected loss.divide_by=batch or one device"
-        )
-    if problem:
-        raise SkinlesionError(problem)
-    return trainer
+    @torch.inference_mode()
+    def attempt(images: int) -> None:
+        batch = {name: value.to(device).repeat_interleave(images, 0) for name, value in one.items()}
+        with compute.autocast():
+            module.logits(batch)
 
-
-def _network(config: DictConfig) -> Classifier:
-    """Build the network, as the weights want it built and the preprocessing wants it fed."""
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    spec = resolve_spec(BackboneSpec.from_config(plain["backbone"]), config.weights)
-    spec = resolve_preprocess(spec, plain["preprocess"], config.weights)
-    network: Any = build_classifier(**_description(plain, spec), initialiser=config.initialiser)
-    if config.batch_norm == "keras":
-        network.backbone.move_statistics_as_keras()
-    return network.to(memory_format=torch.channels_last)  # as the batches come
-
-
-def _description(plain: dict[str, Any], spec: BackboneSpec) -> dict[str, Any]:
-    """Return plain values from which the network can be built again, without a weights file."""
-    schema = Schema.from_config(plain["data"])
-    return {
-        "backbone": _plain(dataclasses.asdict(spec)),
-        "attention": plain["attention"],
-        "metadata": plain["metadata"],
-        "classes": len(schema.classes),
-        "properties": [*schema.sizes],
-        "dropout": plain["dropout"],
-        "pooling": plain["pooling"],
-        "hidden": plain["hidden"],
-    }
-
-
-def _try_training(config: DictConfig, network: Classifier) -> None:
-    """Build once what training will need, so that a wrong argument is met now."""
-    instantiate(config.loss, counts=[1] * len(Schema.from_config(config.data).classes))
-    _trainer(config, logger=False, enable_checkpointing=False)
     try:
-        optimizer = instantiate(config.optimizer)(network.parameters())
-    except (TypeError, ValueError) as error:
-        raise SkinlesionError(f"optimizer: {error}") from None
-    try:
-        if config.scheduler is not None:
-            instantiate(config.scheduler)(optimizer)
-    except (TypeError, ValueError) as error:
-        raise SkinlesionError(f"scheduler: {error}") from None
-
-
-def _module(config: DictConfig, network: Classifier, samples: Samples) -> LesionModule:
-    """Join the network and what trains it."""
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    trained = samples.labels[samples.frame["split"] == "train"]
-    counts = [int((trained == label).sum()) for label in range(len(samples.classes))]
-    return LesionModule(
-        network,
-        loss=instantiate(config.loss, counts=counts),
-        optimizer=instantiate(config.optimizer),
-        scheduler=instantiate(config.scheduler),
-        classes=len(samples.classes),
-        seed=config.seed,
-        description={
-            "network": _description(plain, network.backbone.spec),
-            "classes": list(samples.classes),
-            "encoder": samples.encoder.to_dict(),
-        },
-    )
-
-
-def _archive(config: DictConfig) -> CheckedArchive:
-    if config.data.demo is not None:
-        from skinlesion.data.demo import write_demo
-
-        write_demo(Path(config.data.root), **config.data.demo)
-    try:
-        split = Split(**config.split)
-    except TypeError as error:
-        raise SkinlesionError(f"split: {error}") from None
-    return check(
-        root=Path(config.data.root),
-        schema=Schema.from_config(config.data),
-        cache=Path(config.data.cache),
-        size=config.backbone.input_size,
-        split=split,
-        limit=config.data.limit,
-    )
+        return largest_batch(attempt)
+    finally:
+        module.train()
 
 
 def _predictions(parts: Any, samples: Samples) -> pd.DataFrame:
@@ -399,13 +320,6 @@ def _check(config: DictConfig) -> None:
             problems.append(f"{name}={config[name]}: expected one of {', '.join(choices)}")
     if problems:
         raise SkinlesionError("; ".join(problems))
-
-
-def _plain(value: Any) -> Any:
-    """Turn tuples into lists, which a config and a checkpoint hold alike."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _quiet() -> None:

@@ -16,7 +16,9 @@ from PIL import Image
 
 from skinlesion.data.archive import ImageArchive
 from skinlesion.data.ham10000 import CLASSES
+from skinlesion.data.samples import Samples, check
 from skinlesion.data.schema import Schema
+from skinlesion.data.split import Split
 from skinlesion.data.table import read_table
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -155,3 +157,18 @@ def real_table() -> pd.DataFrame:
     table, problems = read_table(ImageArchive(REAL), HAM10000)
     assert problems == []
     return table
+
+
+@pytest.fixture(scope="module")
+def samples(
+    write_archive: Write,
+    whole_table: pd.DataFrame,
+    whole_jpegs: dict[str, bytes],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Samples:
+    """By lesion, 16 pixels wide: 14 validation, 14 test and 30 training images."""
+    folder = tmp_path_factory.mktemp("samples")
+    root = write_archive(folder / "archive", whole_table, whole_jpegs)
+    split = Split("lesion", by="lesion", seed=0, val_fraction=0.1, test_fraction=0.1)
+    cache = folder / "cache"
+    return check(root, HAM10000, cache, 16, split).load(cache, 16)

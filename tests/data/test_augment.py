@@ -8,15 +8,15 @@ import albumentations
 import numpy as np
 import pytest
 
-from skinlesion.data.augment import Augment, geometric
+from skinlesion.data.augment import Geometric
 
 SIDE = 65
 MIDDLE = SIDE // 2
 
 
 @pytest.fixture(scope="module")
-def datta() -> Augment:
-    return geometric(rotation=180, shift=0.1, zoom=0.1, flip=True)
+def datta() -> Geometric:
+    return Geometric(rotation=180, shift=0.1, zoom=0.1, flip=True)
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,8 @@ def noise() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
 
 
-def only(**arguments: Any) -> Augment:
-    return geometric(**{"rotation": 0, "shift": 0, "zoom": 0, "flip": False} | arguments)
+def only(**arguments: Any) -> Geometric:
+    return Geometric(**{"rotation": 0, "shift": 0, "zoom": 0, "flip": False} | arguments)
 
 
 def dot(x: int, y: int) -> np.ndarray:
@@ -42,7 +42,7 @@ def centre(image: np.ndarray) -> np.ndarray:
 
 
 def test_shape_and_dtype_are_kept_and_the_original_is_not_touched(
-    datta: Augment, noise: np.ndarray
+    datta: Geometric, noise: np.ndarray
 ) -> None:
     before = noise.copy()
     wide = noise[:40]
@@ -53,17 +53,19 @@ def test_shape_and_dtype_are_kept_and_the_original_is_not_touched(
     np.testing.assert_array_equal(noise, before)
 
 
-def test_the_seed_alone_decides_the_image(datta: Augment, noise: np.ndarray) -> None:
+def test_the_seed_alone_decides_the_image(datta: Geometric, noise: np.ndarray) -> None:
     first = [datta(noise, seed) for seed in range(20)]
     again = [datta(noise, seed) for seed in reversed(range(20))][::-1]
-    fresh = geometric(rotation=180, shift=0.1, zoom=0.1, flip=True)
+    fresh = Geometric(rotation=180, shift=0.1, zoom=0.1, flip=True)
     for seed in range(20):
         np.testing.assert_array_equal(first[seed], again[seed])
         np.testing.assert_array_equal(first[seed], fresh(noise, seed))
     assert len({image.tobytes() for image in first}) == 20
 
 
-def test_other_random_numbers_are_neither_used_nor_moved(datta: Augment, noise: np.ndarray) -> None:
+def test_other_random_numbers_are_neither_used_nor_moved(
+    datta: Geometric, noise: np.ndarray
+) -> None:
     np.random.seed(0)  # noqa: NPY002
     expected = datta(noise, 3)
     state = np.random.get_state()[1].tolist()  # type: ignore[index,union-attr]  # noqa: NPY002
@@ -74,7 +76,7 @@ def test_other_random_numbers_are_neither_used_nor_moved(datta: Augment, noise: 
     assert np.random.get_state()[1].tolist() == state  # type: ignore[index,union-attr]  # noqa: NPY002
 
 
-def test_it_can_be_sent_to_a_worker_that_is_not_forked(datta: Augment, noise: np.ndarray) -> None:
+def test_it_can_be_sent_to_a_worker_that_is_not_forked(datta: Geometric, noise: np.ndarray) -> None:
     sent = pickle.loads(pickle.dumps(datta))
     np.testing.assert_array_equal(sent(noise, 7), datta(noise, 7))
 
@@ -95,7 +97,7 @@ def test_flips_mirror_either_way_half_of_the_time_each(noise: np.ndarray) -> Non
 
 
 def test_flips_turns_and_shifts_are_drawn_apart_from_each_other() -> None:
-    augment = geometric(rotation=45, shift=0.1, zoom=0, flip=True)
+    augment = Geometric(rotation=45, shift=0.1, zoom=0, flip=True)
     corner = np.zeros((SIDE, SIDE, 3), np.uint8)
     for channel, (x, y) in enumerate([(-12, 0), (0, 0), (0, -12)]):
         corner[..., channel] = dot(MIDDLE + x, MIDDLE + y)[..., 0]
@@ -137,7 +139,7 @@ def test_a_zoom_scales_width_and_height_apart_by_up_to_the_share() -> None:
     assert abs(np.corrcoef(sizes.T)[0, 1]) < 0.35
 
 
-def test_empty_corners_repeat_the_nearest_pixel(datta: Augment) -> None:
+def test_empty_corners_repeat_the_nearest_pixel(datta: Geometric) -> None:
     white = np.full((SIDE, SIDE, 3), 255, np.uint8)
     assert all((datta(white, seed) == 255).all() for seed in range(20))
 
@@ -149,4 +151,4 @@ def test_an_argument_that_albumentations_does_not_know_is_an_error(
     known: Callable[..., Any] = getattr(albumentations, name)
     monkeypatch.setattr(albumentations, name, lambda **given: known(**given, cval=0))
     with pytest.raises(ValueError, match="cval"):
-        geometric(rotation=180, shift=0.1, zoom=0.1, flip=True)
+        _ = Geometric(rotation=180, shift=0.1, zoom=0.1, flip=True).albumentations

@@ -1,51 +1,33 @@
 """Batches: what is in them, and that seed and epoch alone decide them."""
 
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from skinlesion.data.augment import Augment, geometric
-from skinlesion.data.module import Batch, LesionDataModule, LesionDataset
-from skinlesion.data.samples import Samples, check
-from skinlesion.data.schema import Schema
-from skinlesion.data.split import Split
+from skinlesion.data.augment import Geometric
+from skinlesion.data.batch import Batch
+from skinlesion.data.module import LesionDataModule, LesionDataset
+from skinlesion.data.samples import Samples
 from skinlesion.errors import SkinlesionError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SIZE = 16
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def samples(
-    write_archive: Callable[..., Path],
-    whole_table: pd.DataFrame,
-    whole_jpegs: dict[str, bytes],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Samples:
-    """By lesion: 14 validation, 14 test and 30 training images."""
-    folder = tmp_path_factory.mktemp("samples")
-    root = write_archive(folder / "archive", whole_table, whole_jpegs)
-    schema = Schema.from_config(OmegaConf.load(CONF / "data" / "ham10000.yaml"))
-    split = Split("lesion", by="lesion", seed=0, val_fraction=0.1, test_fraction=0.1)
-    cache = folder / "cache"
-    return check(root, schema, cache, SIZE, split).load(cache, SIZE)
-
-
-@pytest.fixture(scope="module")
-def datta() -> Augment:
-    return geometric(rotation=180, shift=0.1, zoom=0.1, flip=True)
+def datta() -> Geometric:
+    return Geometric(rotation=180, shift=0.1, zoom=0.1, flip=True)
 
 
 def epoch(loader: Any, number: int = 0) -> list[Batch]:
@@ -100,7 +82,7 @@ def test_without_augmentation_the_pixels_are_the_caches(samples: Samples) -> Non
     np.testing.assert_array_equal(together(batches, "image"), originals(samples, index))
 
 
-def test_only_training_images_are_augmented(samples: Samples, datta: Augment) -> None:
+def test_only_training_images_are_augmented(samples: Samples, datta: Geometric) -> None:
     loaders = LesionDataModule(samples, 8, datta, workers=0)
     batches = epoch(loaders.train_dataloader())
     images = together(batches, "image")
@@ -113,7 +95,7 @@ def test_only_training_images_are_augmented(samples: Samples, datta: Augment) ->
             np.testing.assert_array_equal(batch["image"], originals(samples, batch["index"]))
 
 
-def test_augmentation_leaves_the_cache_as_it_was(samples: Samples, datta: Augment) -> None:
+def test_augmentation_leaves_the_cache_as_it_was(samples: Samples, datta: Geometric) -> None:
     before = np.array(samples.images)
     epoch(LesionDataModule(samples, 8, datta, workers=0).train_dataloader())
     np.testing.assert_array_equal(samples.images, before)
@@ -144,7 +126,7 @@ def test_held_out_samples_come_in_the_tables_order_in_every_epoch(samples: Sampl
 
 
 def test_augmented_epochs_are_the_same_with_any_number_of_workers(
-    samples: Samples, datta: Augment
+    samples: Samples, datta: Geometric
 ) -> None:
     def images(workers: int, seed: int = 0) -> list[Tensor]:
         loader = LesionDataModule(samples, 8, datta, seed, workers).train_dataloader()
@@ -164,7 +146,7 @@ def test_augmented_epochs_are_the_same_with_any_number_of_workers(
 
 
 def test_an_image_is_augmented_anew_in_every_epoch_and_by_every_seed(
-    samples: Samples, datta: Augment
+    samples: Samples, datta: Geometric
 ) -> None:
     found = set()
     for seed, number in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]:
@@ -239,9 +221,9 @@ def test_each_held_out_part_is_predicted(samples: Samples) -> None:
 
 
 def test_workers_are_for_augmentation(
-    samples: Samples, datta: Augment, monkeypatch: pytest.MonkeyPatch
+    samples: Samples, datta: Geometric, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def workers(augment: Augment | None, wanted: int | None = None) -> int:
+    def workers(augment: Geometric | None, wanted: int | None = None) -> int:
         loader = LesionDataModule(samples, 4, augment, workers=wanted).train_dataloader()
         return loader.num_workers
 
@@ -257,7 +239,7 @@ def test_workers_are_for_augmentation(
 
 
 def test_a_worker_that_is_not_forked_maps_the_cache_instead_of_being_sent_it(
-    samples: Samples, datta: Augment
+    samples: Samples, datta: Geometric
 ) -> None:
     dataset = LesionDataset(samples, datta, seed=0)
     sent = pickle.dumps(dataset)
@@ -277,13 +259,15 @@ def shares(samples: Samples, world: int, batch_size: int, **options: Any) -> lis
     """The loaders of each of so many processes that train together."""
     modules = [LesionDataModule(samples, batch_size, **options) for _ in range(world)]
     for rank, module in enumerate(modules):
-        module.trainer = SimpleNamespace(global_rank=rank, world_size=world)
+        module.trainer = SimpleNamespace(
+            global_rank=rank, world_size=world, strategy=SimpleNamespace(root_device=CPU)
+        )
     return modules
 
 
 @pytest.mark.parametrize(("world", "batch_size"), [(2, 8), (2, 10), (3, 6), (3, 15), (5, 10)])
 def test_processes_share_each_batch_that_one_alone_would_draw(
-    samples: Samples, datta: Augment, world: int, batch_size: int
+    samples: Samples, datta: Geometric, world: int, batch_size: int
 ) -> None:
     # 30 training images, so that all batches but the last are whole.
     alone = LesionDataModule(samples, batch_size, datta, 3, workers=0).train_dataloader()

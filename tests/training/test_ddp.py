@@ -30,8 +30,10 @@ from skinlesion.data.table import read_table
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.predictions import read_predictions
 from skinlesion.models.build import build_classifier
+from skinlesion.training.build import build_network
+from skinlesion.training.compute import resolve
 from skinlesion.training.module import LesionModule
-from skinlesion.training.run import _network, run
+from skinlesion.training.run import run
 from skinlesion.training.rundir import RunDirectory
 
 Config = Callable[..., DictConfig]
@@ -73,7 +75,8 @@ def test_two_processes_train_to_the_weights_of_one(config: Config) -> None:
     histories = [pd.read_csv(d.history).drop(columns="seconds") for d in (two, one)]
     pd.testing.assert_frame_equal(*histories, rtol=1e-4)
     weights = [saved(d, "last")["state_dict"] for d in (two, one)]
-    start = _network(config(*overrides)).state_dict()
+    wanted = config(*overrides)
+    start = build_network(wanted, resolve(wanted)).state_dict()
     assert weights[0].keys() == weights[1].keys()
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], rtol=1e-3, atol=2e-5)
@@ -189,12 +192,13 @@ def test_wrong_input_met_in_a_spawned_process_is_wrong_input_here(
 
 def test_a_module_travels_without_its_graph(config: Config) -> None:
     wanted = config("backbone=nasnet_mobile", "batch_norm=keras", "backbone.input_size=64")
+    rebuild = partial(build_network, wanted, resolve(wanted))
     module = LesionModule(
-        _network(wanted), torch.nn.CrossEntropyLoss(), torch.optim.SGD, None, 7, 0, {"classes": 7}
+        rebuild(), torch.nn.CrossEntropyLoss(), torch.optim.SGD, None, 7, 0, {"classes": 7}
     )
     with pytest.raises(RecursionError):
         pickle.dumps(module.network)
-    module.rebuild = partial(_network, wanted)
+    module.rebuild = rebuild
     sent = pickle.dumps(module)
     parameters = sum(p.nbytes for p in module.parameters())
     assert len(sent) < 1.2 * parameters
@@ -220,9 +224,9 @@ def joined(config: Config) -> Callable[..., LesionModule]:
 
     def make(device: str, world: int, rank: int = 0) -> LesionModule:
         torch.manual_seed(0)
-        module = LesionModule(
-            _network(config()), torch.nn.CrossEntropyLoss(), torch.optim.SGD, None, 7, 5, {}
-        )
+        wanted = config()
+        network = build_network(wanted, resolve(wanted))
+        module = LesionModule(network, torch.nn.CrossEntropyLoss(), torch.optim.SGD, None, 7, 5, {})
         strategy = SimpleNamespace(root_device=torch.device(device))
         module._trainer = SimpleNamespace(
             world_size=world, global_rank=rank, current_epoch=2, strategy=strategy

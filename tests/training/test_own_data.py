@@ -63,6 +63,7 @@ root: {root}
 cache: data/cache
 limit: null
 workers: null
+resident: auto
 demo: null
 tables: [list.csv]
 classes: [Red, green, "No"]

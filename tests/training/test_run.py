@@ -284,7 +284,7 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(
     def touched(*_: object, **__: object) -> None:
         raise AssertionError("data or weights were touched")
 
-    monkeypatch.setattr("skinlesion.training.run.check", touched)
+    monkeypatch.setattr("skinlesion.training.build.check", touched)
     monkeypatch.setattr("skinlesion.models.backbone.Backbone.load", touched)
     with pytest.raises((SkinlesionError, InstantiationException)) as refusal:
         run(config(*override.split()))

@@ -1,0 +1,279 @@
+"""How a run is computed changes no result, and is chosen by the device."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from torch.utils._python_dispatch import TorchDispatchMode
+from torchmetrics.classification import MulticlassAccuracy
+
+from skinlesion.errors import SkinlesionError
+from skinlesion.evaluation.predictions import read_predictions
+from skinlesion.training.build import (
+    build_loaders,
+    build_module,
+    build_network,
+    build_trainer,
+    open_archive,
+)
+from skinlesion.training.compute import largest_batch, resolve
+from skinlesion.training.metrics import BalancedAccuracy
+from skinlesion.training.module import LesionModule
+from skinlesion.training.run import run
+from skinlesion.training.rundir import identity
+
+Config = Callable[..., DictConfig]
+
+
+def predicted(config: DictConfig) -> np.ndarray:
+    return read_predictions(run(config).predictions).probabilities
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, np.ndarray]:
+    """Probabilities of the plain run, by what else was asked for."""
+    return {}
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        "compute.channels_last=true",
+        "compute.fused=true",
+        "compute.retain_memory=true",
+        "compute.evaluation_batch=5",
+        "compute.tf32=true",
+        "data.resident=true",
+        "compute=auto",
+    ],
+)
+def test_each_switch_gives_the_predictions_of_the_plain_run(
+    config: Config, reference: dict[str, np.ndarray], tmp_path: Path, switch: str
+) -> None:
+    # Some steps: rounding grows with every one of them, for two epochs it stays small.
+    recipe = ("compute=plain", "compute.evaluation_batch=32", "optimizer.lr=1e-4")
+    if not reference:
+        reference["plain"] = predicted(config(*recipe))
+    found = predicted(config(*recipe, switch, f"runs={tmp_path / 'switched'}"))
+    assert np.ptp(reference["plain"], axis=0).max() > 1e-3  # not all alike
+    np.testing.assert_allclose(found, reference["plain"], atol=2e-4)
+
+
+def test_bfloat16_gives_the_predictions_of_float32_within_its_tolerance(
+    config: Config, tmp_path: Path
+) -> None:
+    recipe = ("optimizer.lr=1e-4", "trainer.max_epochs=1")
+    full = predicted(config(*recipe, "compute.precision=32-true"))
+    half = predicted(config(*recipe, "compute.precision=bf16-mixed", f"runs={tmp_path / 'half'}"))
+    assert 0 < np.abs(full - half).max() < 0.03
+
+
+def test_a_compiled_step_is_one_graph_with_the_gradients_of_the_eager_one(config: Config) -> None:
+    def gradients(**options: Any) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        wanted = config("dropout=0")
+        network = build_network(wanted, resolve(wanted))
+        if options:
+            network.compile(**options)
+        image = torch.randint(256, (4, 3, 64, 64), dtype=torch.uint8)
+        network(image, torch.rand(4, 21)).square().sum().backward()
+        return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+    eager = gradients()
+    # Without code generation, which needs a compiler and minutes.
+    compiled = gradients(backend="aot_eager", fullgraph=True)
+    assert eager.keys() == compiled.keys()
+    for name, value in eager.items():
+        torch.testing.assert_close(compiled[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_compilation_reaches_training_and_keeps_the_names_of_weights(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, mode: modes.append(mode))
+    directory = run(config("compute.compile=reduce-overhead", "debug=fast"))
+    assert set(modes) == {"reduce-overhead"}
+    state = torch.load(directory.best, weights_only=True)["state_dict"]
+    assert not [name for name in state if "_orig_mod" in name]
+
+
+# --- nothing waits for the device ---------------------------------------------------------------
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what needs a tensor's values on the host: a GPU's queue would run empty."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        needs_values = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+        # An index of positions has their shape; only a mask would have to be counted first.
+        positions = func is torch.ops.aten.index.Tensor and args[1][0].dtype != torch.bool
+        if needs_values & set(func.tags) and not positions:
+            raise AssertionError(f"{func} waits for the device")
+        return func(*args, **(kwargs or {}))
+
+
+class InEveryStep(pl.Callback):
+    """From the start of a step, Lightning's own work included, to its end."""
+
+    def __init__(self) -> None:
+        self.steps, self.stack = 0, ExitStack()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.stack.enter_context(NoWaiting())
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.stack.close()
+        self.steps += 1
+
+    on_validation_batch_start = on_train_batch_start
+    on_validation_batch_end = on_train_batch_end
+
+
+@pytest.mark.parametrize("augment", ["none", "datta"])
+def test_no_step_waits_for_the_device(config: Config, augment: str) -> None:
+    wanted = config(f"augment={augment}", "data.resident=true", "batch_size=20")
+    how = resolve(wanted)
+    samples = open_archive(wanted).load(Path(wanted.data.cache), 64)
+    watch = InEveryStep()
+    trainer = build_trainer(
+        wanted,
+        how,
+        callbacks=[watch],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+    )
+    module = build_module(wanted, build_network(wanted, how), samples, how)
+    with watch.stack:
+        trainer.fit(module, build_loaders(wanted, samples, how))
+    assert watch.steps >= 2 * 4
+    with pytest.raises(AssertionError, match="waits for the device"), NoWaiting():
+        torch.ones(1).item()
+
+
+def test_balanced_accuracy_is_torchmetrics_macro_accuracy() -> None:
+    ours, theirs = BalancedAccuracy(7), MulticlassAccuracy(7, average="macro")
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        logits = torch.rand(40, 7, generator=generator)
+        label = torch.randint(7, (40,), generator=generator)
+        ours.update(logits, label)
+        theirs.update(logits, label)
+    assert float(ours.compute()) == pytest.approx(float(theirs.compute()))
+
+
+def test_balanced_accuracy_leaves_out_classes_without_a_sample() -> None:
+    metric = BalancedAccuracy(3)
+    metric.update(torch.eye(3)[[0, 0, 1, 2]], torch.tensor([0, 0, 0, 1]))
+    assert float(metric.compute()) == pytest.approx((2 / 3 + 0) / 2)
+
+
+# --- choices ------------------------------------------------------------------------------------
+
+
+def test_auto_is_the_devices_own(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = resolve(config())
+    assert (here.device, here.precision, here.evaluation_batch) == ("cpu", "32-true", 32)
+    assert (here.channels_last, here.fused, here.compile, here.resident) == (
+        True,
+        True,
+        None,
+        False,
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    gpu = resolve(config("trainer.accelerator=auto"))
+    assert (gpu.device, gpu.precision, gpu.evaluation_batch) == ("cuda", "bf16-mixed", None)
+    assert (gpu.resident, gpu.retain_memory) == (None, False)
+    assert resolve(config("trainer.accelerator=cpu")).device == "cpu"
+
+
+@pytest.mark.parametrize(("amx", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_a_cpu_takes_bfloat16_for_dense_convolutions_if_it_multiplies_it_in_hardware(
+    config: Config, monkeypatch: pytest.MonkeyPatch, amx: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
+    assert resolve(config("backbone=densenet201")).precision == expected
+    assert resolve(config("backbone=mobilenet_v3_small")).precision == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("compute.precision=16", "compute.precision=16: expected one of auto, 32-true, bf16-mixed"),
+        ("compute.compile=fast", "compute.compile=fast: expected one of auto, null, default"),
+        ("compute.fused=1", "compute.fused=1: expected one of auto, true, false"),
+        (
+            "compute.evaluation_batch=0",
+            "evaluation_batch=0: expected auto or a whole number",
+        ),
+        ("data.resident=gpu", "data.resident=gpu: expected one of auto, true, false"),
+    ],
+)
+def test_a_value_that_is_no_choice_is_an_error(config: Config, override: str, message: str) -> None:
+    with pytest.raises(SkinlesionError, match=message):
+        run(config(override))
+
+
+def test_of_how_it_is_computed_only_a_named_precision_is_part_of_what_a_run_is(
+    config: Config,
+) -> None:
+    same = identity(config())
+    assert identity(config("compute.channels_last=false", "compute.fused=false")) == same
+    assert identity(config("compute.compile=default", "compute.evaluation_batch=1")) == same
+    assert identity(config("compute.precision=bf16-mixed")) != same
+
+
+def test_an_optimizer_that_cannot_be_fused_is_left_as_it_is(config: Config) -> None:
+    wanted = config("optimizer._target_=torch.optim.NAdam")
+    assert run(wanted).done.exists()
+
+
+def test_the_largest_batch_is_halved_until_it_fits_and_leaves_room() -> None:
+    tried = []
+
+    def attempt(images: int) -> None:
+        tried.append(images)
+        if images > 300:
+            raise torch.OutOfMemoryError
+
+    assert largest_batch(attempt, most=1024) == 128
+    assert tried == [1024, 512, 256]
+    with pytest.raises(torch.OutOfMemoryError):
+        largest_batch(lambda images: attempt(301), most=8)
+
+
+def test_evaluation_takes_as_many_images_as_fit(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = []
+
+    def measured(attempt: Callable[[int], Any]) -> int:
+        attempt(3)
+        attempts.append(3)
+        return 6
+
+    how = replace(resolve(config()), evaluation_batch=None)
+    monkeypatch.setattr("skinlesion.training.run.resolve", lambda _: how)
+    monkeypatch.setattr("skinlesion.training.run.largest_batch", measured)
+    trained = []
+    step = LesionModule.training_step
+
+    def training_step(self: LesionModule, batch: Any, batch_idx: int) -> torch.Tensor:
+        trained.append(self.network.training)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(LesionModule, "training_step", training_step)
+    run(config("trainer.max_epochs=1"))
+    assert attempts == [3]
+    assert trained
+    assert all(trained)
