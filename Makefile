@@ -6,7 +6,15 @@ NAMED = test -n "$(SWEEP)" || { echo "name a sweep, SWEEP=leakage; there are $(n
 RUN_NAMED = test -n "$(RUN)" || { echo "name a run directory or an exported file, RUN=runs/…/seed0"; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint $(TABLES) tables sweep status report export app ledger keras-parity keras-weights data lock
+# Offline, another Python that has the packages will do: make bench-gpu PY=python3 DATA=archive
+PY ?= $(BIN)/python
+NEEDS = $(if $(filter $(BIN)/python,$(PY)),setup)
+DATA ?= data/ham10000
+WEIGHTS ?= weights
+BENCH ?= bench
+
+.PHONY: help setup demo test lint $(TABLES) tables sweep status report export app bench bench-gpu table4-gpu
+.PHONY: ledger keras-parity keras-weights data lock
 
 help:  ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -59,6 +67,17 @@ export: setup  ## Turn a trained run into files to carry away, with a model card
 app: setup  ## Show a trained model in the browser, on this machine only: RUN=runs/…/seed0
 	@$(RUN_NAMED)
 	@$(BIN)/python -m skinlesion.app $(RUN) $(ARGS)
+
+bench: setup  ## Measure how fast it is here, as ratios: one measurement ARGS="pipeline", or all
+	$(BIN)/python -m skinlesion.bench --out $(BENCH) $(ARGS)
+
+bench-gpu: $(NEEDS)  ## The same on a GPU, offline, ten minutes a call: DATA=archive PY=python3
+	$(PY) -m skinlesion.bench --out $(BENCH) --minutes 7.5 trainer.accelerator=gpu data.root=$(DATA) $(ARGS)
+
+table4-gpu: $(NEEDS)  ## Train Table 4, 60 epochs a row, ten minutes a call: DATA=archive WEIGHTS=folder
+	$(PY) -m skinlesion.bench.study table4 --out $(BENCH) --minutes 9 trainer.accelerator=gpu seed=0 \
+	  data.root=$(DATA) weights=$(WEIGHTS) trainer.max_epochs=60 \
+	  callbacks.early_stopping.patience=60 $(ARGS)
 
 ledger: setup  ## Count every parameter against Keras' and explain each difference
 	$(BIN)/python -m skinlesion.fidelity.ledger

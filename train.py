@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from skinlesion.cli import clear_errors, without_plus
+from skinlesion.cli import clear_errors, quick_imports, without_plus
 from skinlesion.errors import SkinlesionError
 
 
@@ -21,7 +21,8 @@ def main(config: DictConfig) -> Any:
 
         return run_job(config)  # an outcome: a job that fails does not stop the others
 
-    from skinlesion.training.run import run, summarise
+    with quick_imports():
+        from skinlesion.training.run import run, summarise
 
     # Answered here, or Hydra would put a line of its own before the message.
     with clear_errors(resumes=True):

@@ -65,11 +65,21 @@ class Geometric:
 
     @cached_property
     def albumentations(self) -> Any:
-        """The transform; albumentations and OpenCV are imported for it."""
+        """The transform; albumentations and OpenCV are imported for it.
+
+        Raises:
+            SkinlesionError: if they are not installed.
+        """
         # albumentations asks the network for its newest release unless told not to.
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-        import albumentations as A
-        import cv2
+        try:
+            import albumentations as A
+            import cv2
+        except ImportError as error:
+            raise SkinlesionError(
+                f"augmentation in workers needs albumentations and OpenCV ({error}): install them, "
+                "or data.resident=true, which augments on the device without them."
+            ) from None
 
         cv2.setNumThreads(0)  # the data loader's workers are the parallelism
         shift, zoom = (-self.shift, self.shift), (1 - self.zoom, 1 + self.zoom)

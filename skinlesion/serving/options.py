@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skinlesion.cli import quick_imports
 from skinlesion.errors import SkinlesionError, listing
 
 if TYPE_CHECKING:  # torch takes seconds to import, which --help need not wait for
@@ -50,8 +51,9 @@ def open_all(
         SkinlesionError: if the model cannot be loaded, a folder holds no image, or a property, its
             value or the table is wrong; no image is read before.
     """
-    from skinlesion.serving.images import images_in
-    from skinlesion.serving.model import load_run
+    with quick_imports():
+        from skinlesion.serving.images import images_in
+        from skinlesion.serving.model import load_run
 
     images = images_in([Path(path) for path in options.images])
     model = load_run(options.run, options.device)

@@ -9,6 +9,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from skinlesion.cli import quick_imports
 from skinlesion.errors import SkinlesionError
 from skinlesion.sweeps.outcome import Failures, Outcome
 from skinlesion.training.rundir import RunLocked, identity
@@ -28,7 +29,8 @@ def run_job(config: DictConfig) -> Outcome:
     failures = Failures(Path(config.runs))
     status, where, why = "failed", "", ""
     try:
-        from skinlesion.training.run import run, summarise
+        with quick_imports():
+            from skinlesion.training.run import run, summarise
 
         directory = run(config)
         status = "skipped"

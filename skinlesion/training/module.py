@@ -105,6 +105,7 @@ class LesionModule(pl.LightningModule):
         Processes that train together draw different numbers, for different samples.
         """
         if batch_idx == 0:
+            self._loss, self._trained = torch.zeros((), device=self.device), 0
             seed = self.seed * 1_000_003 + self.current_epoch
             torch.manual_seed(seed * self.trainer.world_size + self.global_rank)
 
@@ -118,7 +119,16 @@ class LesionModule(pl.LightningModule):
         logits = self.logits(batch)
         loss = self.loss(logits, batch["label"])
         self.train_accuracy.update(logits, batch["label"])
-        self._log({"train_loss": loss, "train_accuracy": self.train_accuracy}, len(logits))
+        self._loss += loss.detach() * len(logits)
+        self._trained += len(logits)
+        if (
+            self.trainer.is_last_batch
+        ):  # Lightning's log in every step would cost up to a millisecond
+            epoch = {
+                "train_loss": self._loss / self._trained,
+                "train_accuracy": self.train_accuracy,
+            }
+            self._log(epoch, self._trained)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -1,5 +1,6 @@
 """How a run is computed changes no result, and is chosen by the device."""
 
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -277,3 +278,13 @@ def test_evaluation_takes_as_many_images_as_fit(
     assert attempts == [3]
     assert trained
     assert all(trained)
+
+
+def test_resident_images_are_augmented_without_albumentations_and_opencv(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("albumentations", "cv2"):
+        monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    assert run(config("augment=datta", "data.resident=true")).done.exists()
+    with pytest.raises(SkinlesionError, match="augmentation in workers needs albumentations"):
+        run(config("augment=datta", "data.resident=false"))

@@ -139,7 +139,7 @@ def class_panel(part: Part, explain: Callable[[str], Explanation]) -> Page:
             pictures[1] = overlay(found.image, found.attention, high)
         for k, picture in enumerate(pictures):
             if picture is not None:
-                _picture(page.axes(_left(side, k), bottom, CELL, CELL), picture, "")
+                page.picture(_left(side, k), bottom, CELL, picture)
         p = found.prediction
         said = f"{p.label} {p.raw[p.label]:.2f}"
         page.text(_left(side, 0), bottom + CELL + 0.04, said, size=7.5, color=GREY)

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.image import AxesImage
 from PIL import Image
 
 from skinlesion.data.archive import READ_ERRORS
@@ -107,16 +106,11 @@ def _gallery(
         f"Under each picture: {', '.join(['the predicted class and its probability', *said])}.",
     )
     top = height
-    canvas = page.axes(0, 0, page.width, height, xlim=(0, page.width), ylim=(0, height))
-    canvas.axis("off")
     for c, row in enumerate(rows):
         _class(page, part, c, top)
         for k, i in enumerate(row):
             left = LABEL + k * PITCH
-            place = (left, left + SIDE, top - SIDE, top)
-            image = AxesImage(canvas, extent=place, interpolation="antialiased")
-            image.set_data(pictures[ids[i]])
-            canvas.add_image(image)
+            page.picture(left, top - SIDE, SIDE, pictures[ids[i]])
             y = top - SIDE - 0.03
             for line, size, colour in captions[i]:
                 page.text(left, y, line, fontsize=size, color=colour, va="top")

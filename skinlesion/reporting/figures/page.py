@@ -10,15 +10,19 @@ hard to see on white.
 import io
 import logging
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.image import AxesImage
 from matplotlib.textpath import text_to_path
+from numpy.typing import NDArray
 
 from skinlesion.files import replacing
 
@@ -71,7 +75,7 @@ class Page:
         self, width: float, height: float, title: str, subtitle: str, note: str = ""
     ) -> None:
         """Write the texts around the body."""
-        self.width = width
+        self.width, self.height = width, height
         head = [(line, TITLE, "black", "bold") for line in wrap(title, width, TITLE, "bold")]
         head += [(line, SMALL, GREY, "normal") for line in wrap(subtitle, width, SMALL)]
         foot = [(line, NOTE, GREY, "normal") for line in wrap(note, width, NOTE)]
@@ -101,6 +105,26 @@ class Page:
         )
         with matplotlib.rc_context(STYLE):
             return self.figure.add_axes(place, **kwargs)
+
+    def picture(self, left: float, bottom: float, side: float, image: NDArray[np.uint8]) -> None:
+        """Draw a square picture (S, S, 3) at a place of the body, in inches as `axes`.
+
+        All pictures lie on one canvas: axes of their own for each take longer than the picture.
+        """
+        canvas = self._canvas
+        place = (left, left + side, bottom, bottom + side)
+        drawn = AxesImage(canvas, extent=place, interpolation="antialiased")
+        drawn.set_data(image)
+        canvas.add_image(drawn)
+
+    @cached_property
+    def _canvas(self) -> Axes:
+        """The body, measured in inches."""
+        canvas = self.axes(
+            0, 0, self.width, self.height, xlim=(0, self.width), ylim=(0, self.height)
+        )
+        canvas.axis("off")
+        return canvas
 
     def text(self, left: float, bottom: float, text: str, **kwargs: Any) -> None:
         """Write at a place of the body, in inches from its lower left corner."""

@@ -26,7 +26,7 @@ def source(archive):
 
 
 def shown(page):
-    return page.figure.axes[0].get_images()
+    return [image for axes in page.figure.axes for image in axes.get_images()]
 
 
 def test_the_surest_mistakes_of_each_true_class_come_first():

@@ -4,6 +4,7 @@ import logging
 import re
 
 import matplotlib
+import numpy as np
 import pytest
 from matplotlib import pyplot
 
@@ -36,6 +37,19 @@ def test_no_line_is_wider_than_its_room_and_no_word_is_lost():
     assert wrap("unbreakable", 0.1, 8) == ["unbreakable"]
     assert wrap("", 1, 8) == []
     assert text_width("ab\nabcd", 8) == text_width("abcd", 8)
+
+
+def test_pictures_lie_side_by_side_where_they_are_put():
+    page = Page(4, 2, "A title", "")
+    red, blue = (np.full((5, 5, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
+    page.picture(0, 0, 2, red)
+    page.picture(2, 0, 2, blue)
+    assert len(page.figure.axes) == 1
+    page.figure.canvas.draw()
+    pixels = np.asarray(page.figure.canvas.buffer_rgba())
+    row = pixels[round(len(pixels) - 150 * (page.floor + 1))]
+    at = [row[round(150 * (0.15 + inches)), :3].tolist() for inches in (0.1, 1.9, 2.1, 3.9)]
+    assert at == [[255, 0, 0]] * 2 + [[0, 0, 255]] * 2
 
 
 def test_the_first_21_classes_all_look_different():
