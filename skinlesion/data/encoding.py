@@ -90,14 +90,16 @@ class Category:
     @classmethod
     def fit(cls, column: pd.Series, declared: Values) -> "Category":
         """Learn from the training rows."""
-        seen = tuple(value for value in declared.values if (column == value).any())  # noqa: PD011  no table
+        found = set(column.unique())
+        seen = tuple(value for value in declared.values if value in found)  # noqa: PD011  no table
         return cls(declared.values, seen)
 
     def encode(self, column: pd.Series, missing: str) -> np.ndarray:
         """Return (N, 1 + values)."""
         known = {value: i for i, value in enumerate(self.values, 1) if value in self.seen}
         code = column.map(known).fillna(0).to_numpy(int)
-        encoded = np.eye(self.size)[code]
+        encoded = np.zeros((len(code), self.size), np.float32)
+        encoded[np.arange(len(code)), code] = 1
         if missing == "zero":
             encoded[:, [0, 1 + self.values.index(UNKNOWN)]] = 0
         return encoded
@@ -164,10 +166,12 @@ class MetadataEncoder:
             frame: a column for each property; NaN is a missing number, `unknown` a missing value of
                 a category.
         """
-        columns = [np.empty((len(frame), 0))]
+        encoded = np.empty((len(frame), sum(self.sizes)), np.float32)
+        start = 0
         for name, known in self.properties.items():
-            columns.append(known.encode(frame[name], self.missing))
-        return np.hstack(columns).astype(np.float32)
+            encoded[:, start : start + known.size] = known.encode(frame[name], self.missing)
+            start += known.size
+        return encoded
 
     def frame(self, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         """Return values as a person types them as a table that `encode` takes.

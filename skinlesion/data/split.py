@@ -87,6 +87,7 @@ class Split:
         if self.drop_missing_age and "age" in frame:
             frame = frame[frame["age"].notna()].reset_index(drop=True)
         column = f"{self.by}_id"
+        unit, _ = pd.factorize(frame[column])  # (N,) in the order of their first rows, as `units`
         units = frame.drop_duplicates(column)
         counts = units["dx"].value_counts().reindex(list(classes), fill_value=0)
         least = max(len(self.parts), self.folds or 0)
@@ -100,10 +101,10 @@ class Split:
                 f"{least} {self.by}s of each class: {listing(found, 12)}"
             )
         rng = np.random.default_rng(self.seed)
-        part: dict[str, str] = {}
+        part = np.empty(len(units), object)
         first_fold = 0
         for name in classes:
-            drawn = rng.permutation(units.loc[units["dx"] == name, column].to_numpy())
+            drawn = rng.permutation(np.flatnonzero(units["dx"] == name))
             n = len(drawn)
             if self.folds is None:
                 # Every part after this one gets a unit too.
@@ -116,10 +117,9 @@ class Split:
                 first_fold += n
             rest = drawn[~reported]
             held = _share(n, self.val_fraction, len(rest) - 1) if self.test_fraction else 0
-            part |= dict.fromkeys(drawn[reported], self.parts[-1])
-            part |= dict.fromkeys(rest[:held], "val")
-            part |= dict.fromkeys(rest[held:], "train")
-        return frame.assign(split=frame[column].map(part))
+            part[drawn[reported]] = self.parts[-1]
+            part[rest[:held]], part[rest[held:]] = "val", "train"
+        return frame.assign(split=part[unit])
 
 
 def leak_report(frame: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
@@ -132,18 +132,19 @@ def leak_report(frame: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
     Returns:
         For each held-out part: `images`, `leaked`, `share`, and `per_class` with the same three.
     """
-    trained = set(frame.loc[frame["split"] == "train", "lesion_id"])
+    trained = frame.loc[frame["split"] == "train", "lesion_id"].unique()
 
-    def count(rows: pd.DataFrame) -> dict[str, Any]:
-        leaked = int(rows["lesion_id"].isin(trained).sum())
-        return {"images": len(rows), "leaked": leaked, "share": leaked / max(len(rows), 1)}
+    def count(leaked: pd.Series) -> dict[str, Any]:
+        found = int(leaked.sum())
+        return {"images": len(leaked), "leaked": found, "share": found / max(len(leaked), 1)}
 
     report = {}
     for part in PARTS[1:]:
         rows = frame[frame["split"] == part]
         if len(rows):
-            per_class = {name: count(rows[rows["dx"] == name]) for name in classes}
-            report[part] = count(rows) | {"per_class": per_class}
+            leaked = rows["lesion_id"].isin(trained)
+            per_class = {name: count(leaked[rows["dx"] == name]) for name in classes}
+            report[part] = count(leaked) | {"per_class": per_class}
     return report
 
 
