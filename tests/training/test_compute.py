@@ -76,23 +76,43 @@ def test_bfloat16_gives_the_predictions_of_float32_within_its_tolerance(
     assert 0 < np.abs(full - half).max() < 0.03
 
 
-def test_a_compiled_step_is_one_graph_with_the_gradients_of_the_eager_one(config: Config) -> None:
-    def gradients(**options: Any) -> dict[str, torch.Tensor]:
-        torch.manual_seed(0)
-        wanted = config("dropout=0")
-        network = build_network(wanted, resolve(wanted))
-        if options:
-            network.compile(**options)
-        image = torch.randint(256, (4, 3, 64, 64), dtype=torch.uint8)
-        network(image, torch.rand(4, 21)).square().sum().backward()
-        return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+Gradients = dict[str, torch.Tensor]
 
-    eager = gradients()
+
+def gradients(wanted: DictConfig, **compile_options: Any) -> Gradients:
+    torch.manual_seed(0)
+    how = resolve(wanted)
+    network = build_network(wanted, how)
+    if compile_options:
+        network.compile(**compile_options)
+    image = torch.randint(256, (4, 3, 64, 64), dtype=torch.uint8)
+    logits = network(image.contiguous(memory_format=how.memory_format), torch.rand(4, 21))
+    logits.square().sum().backward()
+    return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+
+def assert_equal(found: Gradients, expected: Gradients) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        scale = float(value.abs().max())
+        # Where the gradient cancels to nothing, only rounding is left.
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-3 * scale + 1e-5)
+
+
+@pytest.mark.parametrize("attention", ["paper", "released"])
+def test_gradients_with_channels_last_are_those_of_the_plain_step(
+    config: Config, attention: str
+) -> None:
+    recipe = ("dropout=0", f"attention={attention}")
+    plain = gradients(config(*recipe, "compute=plain"))
+    assert plain["attention.conv.weight" if attention == "paper" else "attention.weight"].any()
+    assert_equal(gradients(config(*recipe)), plain)
+
+
+def test_a_compiled_step_is_one_graph_with_the_gradients_of_the_eager_one(config: Config) -> None:
+    wanted = config("dropout=0")
     # Without code generation, which needs a compiler and minutes.
-    compiled = gradients(backend="aot_eager", fullgraph=True)
-    assert eager.keys() == compiled.keys()
-    for name, value in eager.items():
-        torch.testing.assert_close(compiled[name], value, rtol=1e-3, atol=1e-5)
+    assert_equal(gradients(wanted, backend="aot_eager", fullgraph=True), gradients(wanted))
 
 
 def test_compilation_reaches_training_and_keeps_the_names_of_weights(
