@@ -93,10 +93,11 @@ def gradients(wanted: DictConfig, **compile_options: Any) -> Gradients:
 
 def assert_equal(found: Gradients, expected: Gradients) -> None:
     assert found.keys() == expected.keys()
+    # Before a batch norm a bias has no gradient: rounding is left, measured by the whole gradient.
+    rounding = 1e-6 * float(torch.cat([value.flatten() for value in expected.values()]).norm())
     for name, value in expected.items():
-        scale = float(value.abs().max())
-        # Where the gradient cancels to nothing, only rounding is left.
-        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-3 * scale + 1e-5)
+        atol = 1e-3 * float(value.abs().max()) + rounding
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=atol)
 
 
 @pytest.mark.parametrize("attention", ["paper", "released"])
