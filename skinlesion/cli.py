@@ -50,11 +50,13 @@ def quick_imports() -> Iterator[None]:
     It would look through the thousand modules of torch time and again, and find nothing: a third of
     the time that they take to import, and a second at the end of the program.
     """
+    before = len(sys.modules)
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
+        if len(sys.modules) > before:  # or a sweep's next job would freeze what the last one left
+            gc.freeze()
         gc.enable()
 
 

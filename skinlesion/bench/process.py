@@ -2,7 +2,6 @@
 
 import multiprocessing
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 Measure = Callable[..., Any]
@@ -47,12 +46,7 @@ class Fresh:
         """Return itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End the process."""
         self._pipe.close()
         self._process.join(timeout=10)

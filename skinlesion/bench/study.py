@@ -24,8 +24,8 @@ example:
   python -m skinlesion.bench.study table4 --minutes 9.5 seed=0 trainer.max_epochs=60 \\
       callbacks.early_stopping.patience=60 data.root=archive weights=folder
 
-OUT/<device>/table4.json says of each run how far it is, its seconds an epoch, what it was made with
-and its metrics. Early stopping may end a run before its last epoch."""
+OUT/<device>/studies/table4.json says of each run how far it is, its seconds an epoch, what it was
+made with and its metrics. Early stopping may end a run before its last epoch."""
 KEPT = ("commit", "gpu", "cpu", "compute", "seconds_per_epoch", "training_seconds", "epochs")
 
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from skinlesion.bench.results import folder
     from skinlesion.bench.setting import Setting
 
-    path = folder(Path(options.out), Setting()) / f"{sweep.name}.json"
+    path = folder(Path(options.out), Setting()) / "studies" / f"{sweep.name}.json"
     with replacing(path) as temporary:
         runs = [_run(status) for status in statuses]
         document = {"sweep": sweep.title, "overrides": overrides, "runs": runs}
@@ -75,7 +75,7 @@ def _run(status: JobStatus) -> dict[str, Any]:
     if status.state == "done":
         directory = RunDirectory(Path(status.note))
         made_with = directory.read_json("provenance.json")
-        found |= {name: made_with[name] for name in KEPT}
+        found |= {name: made_with.get(name) for name in KEPT}
         found["metrics"] = directory.read_json("metrics.json")["parts"]
     return found
 
