@@ -53,7 +53,7 @@ class Jpegs(Dataset[tuple[Tensor, Tensor, int]]):
         frame = samples.frame
         trained = np.flatnonzero(frame["split"] == "train")
         self.ids = frame["image_id"].to_numpy()[trained].tolist()
-        self.metadata = torch.from_numpy(samples.encoder.encode(frame)[trained])  # (N, M)
+        self.metadata = torch.from_numpy(samples.metadata[trained])  # (N, M)
         self.labels = samples.labels[trained].tolist()
         self.root, self.transform = root, transform
         self._archive: ImageArchive | None = None

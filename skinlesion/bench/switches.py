@@ -14,6 +14,7 @@ from skinlesion.bench.process import Fresh
 from skinlesion.bench.results import Measurement, Rows, problem
 from skinlesion.bench.setting import Setting, Step
 from skinlesion.bench.timing import affordable, in_turn, ratio, repeated
+from skinlesion.models.turned import turnable
 from skinlesion.training.compute import Compute, resolve
 
 SECONDS, ROUNDS = 20, 5  # of a switch
@@ -32,11 +33,17 @@ def run(setting: Setting, backbone: str) -> Rows:
     return [row for batch in batches for row in _block(setting, backbone, f"batch_size={batch}")]
 
 
-def flips(compute: Compute) -> list[tuple[str, str]]:
-    """Return the switches that training knows on a device, each with its other value or values."""
+def flips(compute: Compute, turnable: bool) -> list[tuple[str, str]]:
+    """Return the switches that training knows on a device, each with its other value or values.
+
+    Args:
+        compute: the device's defaults.
+        turnable: whether the backbone can compute on turned images.
+    """
     on_gpu = compute.device == "cuda"
     resident = on_gpu if compute.resident is None else compute.resident
     names = ["channels_last", "fused", "tf32" if on_gpu else "retain_memory"]
+    names += ["turned"] * turnable
     other = [(f"compute.{name}", str(not getattr(compute, name)).lower()) for name in names]
     modes = ["default", "reduce-overhead"] if on_gpu else ["default"]
     if compute.compile is not None:
@@ -58,7 +65,7 @@ def _block(setting: Setting, backbone: str, size: str) -> Rows:
     weights = deepcopy(default.module.state_dict())
     steps = affordable(default, SECONDS / ROUNDS / 2, LEAST_STEPS, MOST_STEPS)
     rows = []
-    for key, value in flips(compute):
+    for key, value in flips(compute, _turnable(default)):
         choice = (setting, backbone, size, f"{key}={value}")
         row = {"batch": config.batch_size, "switch": f"{key}={value}"}
         try:
@@ -75,6 +82,11 @@ def _block(setting: Setting, backbone: str, size: str) -> Rows:
                 row["problem"] = problem(error)
         rows.append(row)
     return rows
+
+
+def _turnable(step: Step) -> bool:
+    backbone: Any = step.module.network.backbone
+    return backbone.turned or turnable(backbone.trunk)
 
 
 def _step(

@@ -29,9 +29,9 @@ class LesionDataset(Dataset[Batch]):
     """
 
     def __init__(self, samples: Samples, augment: Geometric | None = None, seed: int = 0) -> None:
-        """Encode metadata and labels once."""
+        """Share what was encoded."""
         self.samples = samples
-        self.metadata = torch.from_numpy(samples.encoder.encode(samples.frame))  # (N, M)
+        self.metadata = torch.from_numpy(samples.metadata)  # (N, M)
         self.labels = torch.from_numpy(samples.labels)  # (N,)
         self.augment, self.seed = augment, seed
 

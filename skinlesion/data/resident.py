@@ -41,8 +41,7 @@ class ResidentSamples:
                 part = torch.from_numpy(samples.images[rows[start : start + UPLOAD]])
                 self.images[start : start + UPLOAD] = part.to(device)
             self.rows = torch.arange(len(rows), device=device)
-        encoded = samples.encoder.encode(samples.frame)
-        self.metadata = torch.from_numpy(encoded).to(device)  # (N, M)
+        self.metadata = torch.from_numpy(samples.metadata).to(device)  # (N, M)
         self.labels = torch.from_numpy(samples.labels).to(device)  # (N,)
         self.device = device
 

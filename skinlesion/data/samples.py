@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class Samples:
         if not isinstance(self.images, np.ndarray):
             self.__dict__["images"] = np.load(self.images, mmap_mode="r")
 
-    @property
+    @cached_property
     def labels(self) -> np.ndarray:
         """(N,) int64 positions in `classes`."""
         return (
@@ -64,6 +65,11 @@ class Samples:
             .map({name: i for i, name in enumerate(self.classes)})
             .to_numpy(np.int64, copy=True)
         )
+
+    @cached_property
+    def metadata(self) -> np.ndarray:
+        """(N, M) float32, encoded."""
+        return self.encoder.encode(self.frame)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from skinlesion.errors import SkinlesionError, listing
 from skinlesion.models.backbone import Backbone
+from skinlesion.models.dropout import Dropout
 from skinlesion.models.metadata import GessertMLP, MetadataMLP
 
 
@@ -59,7 +60,7 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.attention = attention(shape[0]) if attention else None
         self.metadata = metadata
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.pool = POOLS[pooling]
         t = torch.empty(1, *shape)
         width = self._pooled(t).shape[1] + (metadata.width if metadata else 0)

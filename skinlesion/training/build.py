@@ -59,6 +59,8 @@ def build_network(config: DictConfig, compute: Compute) -> Classifier:
     network: Any = build_classifier(**_description(plain, spec), initialiser=config.initialiser)
     if config.batch_norm == "keras":
         network.backbone.move_statistics_as_keras()
+    if compute.turned:
+        network.backbone.turn()
     return network.to(memory_format=compute.memory_format)
 
 

@@ -34,6 +34,8 @@ class Compute:
         device: `cuda`, `mps` or `cpu`.
         precision: Lightning's word, `32-true` or `bf16-mixed`.
         channels_last: whether images and feature maps have their channels last in memory.
+        turned: whether backbones padded as in TensorFlow compute on turned images, see
+            `skinlesion.models.turned`.
         fused: whether the optimizer's step is one kernel.
         compile: mode of torch.compile; None: eager.
         tf32: whether a GPU may round the factors of float32 products to 10 bits.
@@ -46,6 +48,7 @@ class Compute:
     device: str
     precision: str
     channels_last: bool
+    turned: bool
     fused: bool
     compile: str | None
     tf32: bool
@@ -85,6 +88,7 @@ def resolve(config: DictConfig) -> Compute:
     defaults = {
         "precision": _precision(device, config.backbone.name),
         "channels_last": True,
+        "turned": device == "cpu",
         "fused": device in ("cuda", "cpu"),
         "compile": None,
         "tf32": True,

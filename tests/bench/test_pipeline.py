@@ -162,7 +162,7 @@ def test_an_epoch_stands_beside_the_papers(setting: Setting) -> None:
 
 def test_each_switch_of_the_device_is_flipped(setting: Setting) -> None:
     compute = resolve(setting.job(BACKBONE))
-    assert switches.flips(compute) == [
+    assert switches.flips(compute, turnable=False) == [
         ("compute.precision", "bf16-mixed"),
         ("compute.channels_last", "false"),
         ("compute.fused", "false"),
@@ -170,6 +170,7 @@ def test_each_switch_of_the_device_is_flipped(setting: Setting) -> None:
         ("compute.compile", "default"),
         ("data.resident", "true"),
     ]
+    assert ("compute.turned", "false") in switches.flips(compute, turnable=True)
 
 
 def test_a_switch_changes_speed_and_no_result(
@@ -179,7 +180,7 @@ def test_a_switch_changes_speed_and_no_result(
     monkeypatch.setattr(
         switches,
         "flips",
-        lambda compute: [flip for flip in every(compute) if flip[0] != "compute.compile"],
+        lambda *about: [flip for flip in every(*about) if flip[0] != "compute.compile"],
     )
     rows = switches.run(setting, BACKBONE)
     has_its_columns(switches.MEASUREMENT, rows)
@@ -200,7 +201,7 @@ def test_a_switch_that_cannot_be_flipped_leaves_the_others(
     monkeypatch.setattr(
         switches,
         "flips",
-        lambda compute: [("compute.compile", "default"), ("data.resident", "true")],
+        lambda *_: [("compute.compile", "default"), ("data.resident", "true")],
     )
     monkeypatch.setattr(switches, "_step", no_compiler)
     compiled, resident = switches.run(setting, BACKBONE)

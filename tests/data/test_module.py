@@ -76,6 +76,13 @@ def test_every_row_of_a_batch_is_the_sample_that_its_index_names(
     np.testing.assert_array_equal(together(batches, "image"), originals(samples, index))
 
 
+def test_the_table_is_encoded_once_for_all_loaders(samples: Samples) -> None:
+    loaders = LesionDataModule(samples, batch_size=4)
+    every = [loaders.train_dataloader(), loaders.val_dataloader(), *loaders.predict_dataloader()]
+    for name in ("metadata", "labels"):
+        assert len({getattr(loader.dataset, name).data_ptr() for loader in every}) == 1
+
+
 def test_without_augmentation_the_pixels_are_the_caches(samples: Samples) -> None:
     batches = epoch(LesionDataModule(samples, 8, augment=None, workers=2).train_dataloader())
     index = together(batches, "index")

@@ -47,6 +47,7 @@ def reference() -> dict[str, np.ndarray]:
     "switch",
     [
         "compute.channels_last=true",
+        "compute.turned=true",
         "compute.fused=true",
         "compute.retain_memory=true",
         "compute.evaluation_batch=5",

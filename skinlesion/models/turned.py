@@ -1,0 +1,88 @@
+"""Backbones padded as in TensorFlow, computed on images turned by 180 degrees.
+
+TensorFlow's "same" padding of a convolution with stride 2 puts more on the right and below, which
+PyTorch does by a padded copy of the feature map. Of the turned map it puts more on the left and
+above: so do PyTorch's convolutions with equal padding, as they leave out what is over on the other
+sides. They need no copy.
+"""
+
+from operator import add, mul
+
+import torch.nn.functional as F
+from timm.layers import BatchNormAct2d, Conv2dSame
+from torch import Tensor, fx, nn
+
+POINTWISE = (BatchNormAct2d, nn.BatchNorm2d, nn.Identity, nn.ReLU, nn.Hardswish, nn.Hardsigmoid)
+FUNCTIONS = (add, mul, "mean")  # "mean" is over all positions
+
+
+class TurnedConv2d(nn.Conv2d):
+    """A convolution whose kernel is turned by 180 degrees, its weight as it was.
+
+    Args:
+        conv: a convolution of stride 1 with equal padding, or timm's with TensorFlow's.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        """Take its weights."""
+        super().__init__(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,  # type: ignore[arg-type]  # pairs, as nn.Conv2d keeps them
+            stride=conv.stride,  # type: ignore[arg-type]
+            padding=[(size - 1) // 2 for size in conv.kernel_size],  # type: ignore[arg-type]
+            groups=conv.groups,
+            bias=conv.bias is not None,
+            device="meta",
+        )
+        self.weight, self.bias = conv.weight, conv.bias
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the turned map (B, C', h', w') of a turned map (B, C, h, w)."""
+        weight = self.weight.flip(2, 3)
+        return F.conv2d(image, weight, self.bias, self.stride, self.padding, groups=self.groups)
+
+
+def turn(trunk: nn.Module) -> bool:
+    """Let a trunk compute the turned feature map of a turned image, if that saves copies.
+
+    Args:
+        trunk: as timm's feature extractor gives it; its convolutions are replaced.
+
+    Returns:
+        Whether it was done; see `turnable`.
+    """
+    if not turnable(trunk):
+        return False
+    for name, module in [*trunk.named_modules()]:
+        if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
+            trunk.set_submodule(name, TurnedConv2d(module))
+    return True
+
+
+def turnable(trunk: nn.Module) -> bool:
+    """Return whether a trunk pads as TensorFlow and no other op minds which way its input lies."""
+    if not isinstance(trunk, fx.GraphModule):
+        return False
+    called = [node for node in trunk.graph.nodes if node.op not in ("placeholder", "output")]
+    modules = [trunk.get_submodule(node.target) for node in called if node.op == "call_module"]
+    functions = [node.target for node in called if node.op != "call_module"]
+    convolutions = [module for module in modules if isinstance(module, nn.Conv2d)]
+    return (
+        all(function in FUNCTIONS for function in functions)
+        and all(isinstance(module, (nn.Conv2d, *POINTWISE)) for module in modules)
+        and all(_conv_turnable(conv) for conv in convolutions)
+        and any(isinstance(conv, Conv2dSame) for conv in convolutions)
+    )
+
+
+def _conv_turnable(conv: nn.Conv2d) -> bool:
+    """Return whether equal padding gives the turned map; see `TurnedConv2d`."""
+    sides = {*conv.kernel_size}
+    if conv.dilation != (1, 1) or not all(side % 2 for side in sides):
+        return False
+    if isinstance(conv, Conv2dSame):
+        # A kernel of one pixel and stride 2 would take the other pixels.
+        return conv.stride == (1, 1) or (conv.stride == (2, 2) and min(sides) > 1)
+    equal = tuple((side - 1) // 2 for side in conv.kernel_size)
+    return conv.stride == (1, 1) and conv.padding in (equal, "same")

@@ -1,0 +1,101 @@
+"""A backbone on turned images computes what it computes on images as they are."""
+
+import pytest
+import torch
+from timm.layers import Conv2dSame
+from timm.models import create_feature_extractor
+from torch import nn
+
+from skinlesion.models import Backbone, BackboneSpec
+from skinlesion.models.turned import TurnedConv2d, turn, turnable
+
+
+def pair(fields):
+    """A backbone with random weights, and the same on turned images; batch norms in training."""
+    torch.manual_seed(0)
+    plain, turned = (Backbone(BackboneSpec.from_config(fields)).double() for _ in range(2))
+    turned.turn()
+    turned.load_state_dict(plain.state_dict())  # the names and the weights are the same
+    return plain, turned
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "mobilenet_v3_large"])
+# At 96 all maps with a stride are even, at 97 odd; the others meet both.
+@pytest.mark.parametrize("size", [(96, 96), (97, 97), (75, 58)])
+def test_the_feature_map_and_every_gradient_are_the_same(config, name, size):
+    backbones = pair(config(name))
+    image = torch.randint(0, 256, (4, 3, *size), dtype=torch.uint8)
+    maps = [backbone(image) for backbone in backbones]
+    assert maps[0].std() > 0.1
+    assert not torch.allclose(maps[0], maps[0].flip(2, 3), atol=0.1)  # which way it lies is seen
+    torch.testing.assert_close(maps[1], maps[0], rtol=1e-9, atol=1e-9)
+    direction = torch.randn_like(maps[0])
+    for t in maps:
+        t.backward(direction)
+    plain, turned = (dict(backbone.named_parameters()) for backbone in backbones)
+    for key, parameter in plain.items():
+        assert parameter.grad is not None
+        torch.testing.assert_close(turned[key].grad, parameter.grad, rtol=1e-7, atol=1e-9)
+
+
+def test_no_map_is_padded_by_a_copy(config, image):
+    plain, turned = pair(config())
+
+    def padded(backbone):
+        with torch.profiler.profile(acc_events=True) as profiler, torch.no_grad():
+            backbone(image)
+        return {event.key: event.count for event in profiler.key_averages()}.get("aten::pad", 0)
+
+    assert padded(plain) == 5  # the stem and four blocks
+    assert padded(turned) == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("baseline/vgg16", "resnet50", "densenet201", "mobilenet_v1", "mobilenet_v2"),
+        *("inception_resnet_v2", "nasnet_mobile"),
+    ],
+)
+def test_backbones_that_nothing_would_be_saved_for_stay_as_they_are(config, name):
+    backbone = Backbone(BackboneSpec.from_config(config(name)))
+    kinds = [type(module) for module in backbone.modules()]
+    backbone.turn()
+    assert not backbone.turned
+    assert [type(module) for module in backbone.modules()] == kinds
+
+
+def trunk(*modules):
+    return create_feature_extractor(nn.Sequential(*modules), {str(len(modules) - 1): "t"})
+
+
+SAME = Conv2dSame(3, 4, 3, stride=2)
+
+
+@pytest.mark.parametrize("convolution", [nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)])
+def test_convolutions_of_stride_one_do_not_mind(convolution):
+    torch.manual_seed(0)
+    plain = trunk(SAME, nn.ReLU(), convolution).eval()
+    image = torch.rand(1, 3, 12, 14)
+    expected = plain(image)["t"]
+    assert turn(plain)
+    torch.testing.assert_close(plain(image.flip(2, 3))["t"].flip(2, 3), expected)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        nn.Conv2d(4, 4, 3, stride=2, padding=1),  # leaves out the last row of the turned map
+        Conv2dSame(4, 4, 1, stride=2),  # takes the other pixels
+        Conv2dSame(4, 4, 2),  # padded on one side
+        Conv2dSame(4, 4, 3, stride=3),
+        nn.Conv2d(4, 4, 3, dilation=2, padding=2),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+    ],
+)
+def test_a_trunk_that_would_compute_something_else_is_not_turned(other):
+    whole = trunk(SAME, other)
+    assert not turnable(whole)
+    assert not turn(whole)
+    assert not any(isinstance(module, TurnedConv2d) for module in whole.modules())
