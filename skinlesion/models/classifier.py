@@ -1,7 +1,7 @@
 """The whole network: backbone, soft attention, head and metadata branch (paper section 4.4).
 
 The head follows the released code, where the paper is silent: 2x2 max pools of t and of the
-attended t, concatenation, ReLU, dropout, flatten; then the metadata, and one dense layer.
+attended t, concatenation, ReLU, flatten, dropout; then the metadata, and one dense layer.
 """
 
 from collections.abc import Callable, Mapping
@@ -85,7 +85,8 @@ class Classifier(nn.Module):
         maps = [self.pool(t)]  # (B, C, ⌈h/2⌉, ⌈w/2⌉)
         if self.attention is not None:
             maps.append(self.pool(self.attention(t)))
-        return self.dropout(torch.cat(maps, dim=1).relu()).flatten(1)
+        # Flat, what is dropped does not depend on how the maps lie in memory.
+        return self.dropout(torch.cat(maps, dim=1).relu().flatten(1))
 
 
 def max_pool(t: Tensor) -> Tensor:

@@ -316,6 +316,10 @@ def _check(config: DictConfig) -> None:
             f"optimizer.eps={eps}: expected a number above 0, because Adam divides by it where a "
             "parameter never had a gradient"
         )
+    if OmegaConf.select(config, "trainer.limit_val_batches") == 0:
+        problems.append(
+            "trainer.limit_val_batches=0: expected more, because validation selects the checkpoint"
+        )
     for name, choices in (("missing_metadata", MISSING), ("batch_norm", ("timm", "keras"))):
         if config[name] not in choices:
             problems.append(f"{name}={config[name]}: expected one of {', '.join(choices)}")

@@ -121,6 +121,16 @@ def test_dropout_drops_image_features_in_training_only():
     assert torch.equal(trained[..., 3:], kept[:, 3:].expand(100, 2, 4))  # the metadata's stay
 
 
+def test_what_is_dropped_does_not_depend_on_the_layout_in_memory():
+    network = Classifier(Given(8, 6, 6), None, None, classes=7).train()
+    t = torch.rand(2, 8, 6, 6)
+    seen = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        seen.append(features_of(network, t.contiguous(memory_format=layout), METADATA))
+    assert torch.equal(*seen)
+
+
 @pytest.fixture(scope="module")
 def networks(config):
     """The four combinations of soft attention and metadata, on a 2 x 2 map of 576 channels."""

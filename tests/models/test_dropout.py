@@ -45,8 +45,3 @@ def test_nothing_or_all_may_be_dropped(p, expected):
 
 def test_nothing_is_dropped_but_in_training():
     assert torch.equal(Dropout(0.5).eval()(ONES), ONES)
-
-
-def test_the_layout_in_memory_is_kept():
-    values = torch.rand(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
-    assert Dropout(0.5)(values).is_contiguous(memory_format=torch.channels_last)

@@ -226,6 +226,7 @@ def test_two_processes_do_not_write_into_one_run(config: Config) -> None:
         ("data.root=absent", "four ways to get data"),
         ("batch_size=0", "batch_size=0: expected a whole number from 1"),
         ("seed=x", "seed=x: expected a whole number"),
+        ("trainer.limit_val_batches=0", "expected more, because validation selects the checkpoint"),
         ("attention.name=soft", "expected one of paper, released, none"),
         ("split.folds=1", "at least 2 folds"),
         ("split.folds=x", "split.folds=x.*at least 2 folds"),
