@@ -26,8 +26,8 @@ from skinlesion.files import replacing
 IRRELEVANT = (
     *("runs", "force", "sweep", "logger", "data.root", "data.cache", "data.workers", "data.demo"),
     *("data.tables", "trainer.accelerator", "trainer.devices"),
-    *("compute.channels_last", "compute.fused", "compute.compile", "compute.tf32"),
-    *("compute.retain_memory", "compute.evaluation_batch"),
+    *("compute.channels_last", "compute.turned", "compute.fused", "compute.compile"),
+    *("compute.tf32", "compute.retain_memory", "compute.evaluation_batch"),
 )
 
 

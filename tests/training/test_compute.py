@@ -251,7 +251,7 @@ def test_of_how_it_is_computed_only_a_named_precision_is_part_of_what_a_run_is(
     config: Config,
 ) -> None:
     same = identity(config())
-    assert identity(config("compute.channels_last=false", "compute.fused=false")) == same
+    assert identity(config("compute=plain", "compute.precision=auto")) == same  # all switches
     assert identity(config("compute.compile=default", "compute.evaluation_batch=1")) == same
     assert identity(config("compute.precision=bf16-mixed")) != same
 
