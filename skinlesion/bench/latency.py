@@ -29,9 +29,10 @@ TABLE_11 = {
 
 def run(setting: Setting, backbone: str) -> Rows:
     """Return a row for float32 and one for the device's default, if that is another."""
-    config = setting.job(backbone)
+    as_used = "compute.turned=false"  # as a trained network is loaded
+    config = setting.job(backbone, as_used)
     default = resolve(config)
-    plain = resolve(setting.job(backbone, "compute.precision=32-true"))
+    plain = resolve(setting.job(backbone, as_used, "compute.precision=32-true"))
     default.apply()
     samples = setting.samples(config)
     network = build_network(config, default).to(setting.device).eval()

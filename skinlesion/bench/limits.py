@@ -105,7 +105,8 @@ def run(setting: Setting, backbone: str) -> Rows:
     here |= {"step": 1e3 * seconds, "reached": here["at_least"] / (1e3 * seconds), **shares}
     here |= {"tflops": peaks.flop / 1e12, "gbs": peaks.bytes / 1e9, "launch_us": 1e6 * peaks.launch}
     rows = [here]
-    config = setting.job(backbone, "compute.precision=bf16-mixed", f"batch_size={CARD_BATCH}")
+    cards = ("compute.precision=bf16-mixed", "compute.turned=false", f"batch_size={CARD_BATCH}")
+    config = setting.job(backbone, *cards)
     work = count(config, samples, resolve(config), CARD_BATCH)
     for card, peaks in CARDS.items():
         row = _row(f"{card} (predicted)", "bf16-mixed", CARD_BATCH, work, peaks)
