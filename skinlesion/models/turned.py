@@ -79,7 +79,7 @@ def turnable(trunk: nn.Module) -> bool:
 def _conv_turnable(conv: nn.Conv2d) -> bool:
     """Return whether equal padding gives the turned map; see `TurnedConv2d`."""
     sides = {*conv.kernel_size}
-    if conv.dilation != (1, 1) or not all(side % 2 for side in sides):
+    if conv.dilation != (1, 1) or conv.padding_mode != "zeros" or not all(s % 2 for s in sides):
         return False
     if isinstance(conv, Conv2dSame):
         # A kernel of one pixel and stride 2 would take the other pixels.

@@ -90,6 +90,7 @@ def test_convolutions_of_stride_one_do_not_mind(convolution):
         Conv2dSame(4, 4, 2),  # padded on one side
         Conv2dSame(4, 4, 3, stride=3),
         nn.Conv2d(4, 4, 3, dilation=2, padding=2),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
         nn.MaxPool2d(2),
         nn.Flatten(),
     ],
