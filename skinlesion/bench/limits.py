@@ -28,7 +28,6 @@ ELEMENTWISE = (
     *("bernoulli_", "uniform_", "_foreach_add_"),
 )
 
-
 # NVIDIA's data sheets of the H100 SXM and the H200 SXM: bf16 without sparsity, and memory. Seconds
 # of a launch stand in no data sheet: they are assumed.
 CARDS = {"H100 SXM": Peaks(989e12, 3.35e12, 5e-6), "H200": Peaks(989e12, 4.8e12, 5e-6)}

@@ -9,10 +9,10 @@ sides. They need no copy.
 from operator import add, mul
 
 import torch.nn.functional as F
-from timm.layers import BatchNormAct2d, Conv2dSame
+from timm.layers import Conv2dSame
 from torch import Tensor, fx, nn
 
-POINTWISE = (BatchNormAct2d, nn.BatchNorm2d, nn.Identity, nn.ReLU, nn.Hardswish, nn.Hardsigmoid)
+POINTWISE = (nn.BatchNorm2d, nn.Identity, nn.ReLU, nn.Hardswish, nn.Hardsigmoid)
 FUNCTIONS = (add, mul, "mean")  # "mean" is over all positions
 
 

@@ -190,8 +190,7 @@ def _evaluation_batch(
     module: LesionModule, samples: Samples, compute: Compute, device: torch.device
 ) -> int:
     """Return how many images a step of validation and prediction takes on this device."""
-    first = dataclasses.replace(samples, frame=samples.frame[:1], rows=samples.rows[:1])
-    one = LesionDataset(first).__getitems__([(0, 0)])
+    one = LesionDataset(samples).__getitems__([(0, 0)])
     module.to(device).eval()
 
     @torch.inference_mode()
