@@ -72,11 +72,11 @@ bench: setup  ## Measure how fast it is here, as ratios: one measurement ARGS="p
 	$(BIN)/python -m skinlesion.bench --out $(BENCH) $(ARGS)
 
 bench-gpu: $(NEEDS)  ## The same on a GPU, offline, ten minutes a call: DATA=archive PY=python3
-	$(PY) -m skinlesion.bench --out $(BENCH) --minutes 7.5 trainer.accelerator=gpu data.root=$(DATA) $(ARGS)
+	$(PY) -m skinlesion.bench --out $(BENCH) --minutes 7.5 machine.device=gpu machine.data=$(DATA) $(ARGS)
 
 table4-gpu: $(NEEDS)  ## Train Table 4, 60 epochs a row, ten minutes a call: DATA=archive WEIGHTS=folder
-	$(PY) -m skinlesion.bench.study table4 --out $(BENCH) --minutes 9 trainer.accelerator=gpu seed=0 \
-	  data.root=$(DATA) weights=$(WEIGHTS) trainer.max_epochs=60 \
+	$(PY) -m skinlesion.bench.study table4 --out $(BENCH) --minutes 9 machine.device=gpu seed=0 \
+	  machine.data=$(DATA) weights=$(WEIGHTS) trainer.max_epochs=60 \
 	  callbacks.early_stopping.patience=60 $(ARGS)
 
 ledger: setup  ## Count every parameter against Keras' and explain each difference

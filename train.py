@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from skinlesion.cli import clear_errors, quick_imports, without_plus
+from skinlesion.cli import report_errors, quick_imports, without_plus
 from skinlesion.errors import SkinlesionError
 
 
@@ -25,7 +25,7 @@ def main(config: DictConfig) -> Any:
         from skinlesion.training.run import run, summarise
 
     # Answered here, or Hydra would put a line of its own before the message.
-    with clear_errors(resumes=True):
+    with report_errors(resumes=True):
         if config.sweep is not None:
             raise SkinlesionError(f"'{config.sweep.title}' is a sweep of many runs: add -m.")
         directory = run(config)
@@ -38,5 +38,5 @@ def main(config: DictConfig) -> Any:
 
 if __name__ == "__main__":
     sys.argv = without_plus(sys.argv, Path(__file__).parent / "conf")
-    with clear_errors(config_dir="conf", resumes=True):
+    with report_errors(config_dir="conf", resumes=True):
         main()

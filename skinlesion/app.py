@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from skinlesion.cli import clear_errors
+from skinlesion.cli import report_errors
 
 EPILOG = """\
 examples:
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    with clear_errors():
+    with report_errors():
         try:
             main()
         except KeyboardInterrupt:

@@ -1,22 +1,76 @@
-"""Errors as a person at a terminal wants them: one message, and what exists instead."""
+"""The command `skinlesion`, and errors as a person at a terminal wants them.
 
+A command is a function that adds its options to a parser and returns what runs them. Its module is
+imported only once the command is chosen, so that --help answers at once.
+"""
+
+import argparse
 import difflib
 import gc
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from skinlesion.errors import SkinlesionError
 
+Run = Callable[[argparse.Namespace], int | None]  # the exit code; None for 0
+Command = Callable[[argparse.ArgumentParser], Run]
+
+CONF = Path(__file__).parents[1] / "conf"
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+COMMANDS = {
+    "predict": ("classify images with a trained model", "serving.predict:command"),
+    "explain": ("show where a trained model looks", "serving.explain:command"),
+    "export": ("turn a run into files to carry away", "serving.export.command:command"),
+    "app": ("show a trained model in the browser", "serving.app:command"),
+    "evaluate": ("print the metrics of a predictions file", "evaluation.command:command"),
+    "compare": ("compare two runs on the same images", "reporting.commands:compare"),
+    "tables": ("write the paper's tables, or a sweep's", "reporting.commands:tables"),
+    "report": ("write one page of every run", "reporting.commands:report"),
+    "figures": ("draw the figures of finished runs", "reporting.commands:figures"),
+    "status": ("say how far a sweep is", "sweeps.status:command"),
+    "collect": ("copy finished runs without weights", "reporting.commands:collect"),
+    "data": ("fetch HAM10000, draw the demo, describe data of your own", "data.commands:command"),
+    "ledger": ("count every parameter against Keras'", "fidelity.ledger:command"),
+    "parity": ("compare with Keras at every cut", "fidelity.parity:command"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `skinlesion COMMAND …`; return its exit code."""
+    words = sys.argv[1:] if arguments is None else [*arguments]
+    parser = argparse.ArgumentParser(
+        prog="skinlesion",
+        description="Use and report what train.py trained.",
+        epilog="skinlesion COMMAND --help says more. Training: python train.py --help",
+    )
+    parser.add_argument("--version", action="version", version=version("skinlesion"))
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    with report_errors(config_dir=str(CONF)):
+        for name, (about, place) in COMMANDS.items():
+            sub = commands.add_parser(
+                name,
+                help=about,
+                description=f"{about[0].upper()}{about[1:]}.",
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+            if name == chosen:
+                module, function = place.split(":")
+                command: Command = getattr(import_module(f"skinlesion.{module}"), function)
+                sub.set_defaults(run=command(sub))
+        options = parser.parse_args(words)
+        return options.run(options) or 0
 
 
 @contextmanager
-def clear_errors(config_dir: str | None = None, resumes: bool = False) -> Iterator[None]:
+def report_errors(config_dir: str | None = None, resumes: bool = False) -> Iterator[None]:
     """Print wrong input as one message and exit with code 1; let faults of the program through.
 
     Args:

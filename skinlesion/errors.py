@@ -1,6 +1,10 @@
 """The one exception that means: the input is wrong, and the message says how to mend it."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class SkinlesionError(Exception):
@@ -14,3 +18,46 @@ def listing(items: Sequence[object], shown: int = 5) -> str:
     """Return the first few items and a count: ``a, b, c and 17 more``."""
     head = ", ".join(str(item) for item in items[:shown])
     return head if len(items) <= shown else f"{head} and {len(items) - shown} more"
+
+
+def validated(kind: type[T], values: Any, where: str = "") -> T:
+    """Return plain values as a pydantic model or dataclass.
+
+    Args:
+        kind: the model.
+        values: names and values.
+        where: prefix of the names, such as `split`.
+
+    Raises:
+        SkinlesionError: one error that names all that is wrong, unknown names with the nearest.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        problems = [_problem(found, kind, where) for found in error.errors(include_url=False)]
+        raise SkinlesionError("; ".join(dict.fromkeys(problems))) from None
+
+
+def _problem(found: Any, kind: type, where: str) -> str:
+    name = ".".join([*filter(None, [where]), *map(str, found["loc"])])
+    if found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = [".".join(filter(None, [where, path])) for path in _names(kind)]
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+        # A key that was typed at the top may well belong somewhere below.
+        near += [path for path in known if path.endswith(f".{found['loc'][-1]}")]
+        hint = f" Did you mean {', '.join(dict.fromkeys(near))}?" if near else ""
+        return f"{name}: there is no such key.{hint}"
+    if found["type"] in ("missing", "missing_argument"):
+        return f"{name}: expected a value"
+    said = found["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    return f"{name}={found['input']}: {said}" if name else said
+
+
+def _names(kind: Any, prefix: str = "") -> Iterator[str]:
+    fields = getattr(kind, "model_fields", None) or getattr(kind, "__pydantic_fields__", {})
+    for name, field in fields.items():
+        name = field.alias or name
+        yield prefix + name
+        yield from _names(field.annotation, f"{prefix}{name}.")

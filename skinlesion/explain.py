@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from skinlesion.cli import clear_errors
+from skinlesion.cli import report_errors
 from skinlesion.errors import SkinlesionError
 from skinlesion.serving.options import add_options, open_all
 
@@ -60,5 +60,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    with clear_errors():
+    with report_errors():
         sys.exit(main())

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinlesion.cli import clear_errors
+from skinlesion.cli import report_errors
 from skinlesion.errors import SkinlesionError
 from skinlesion.serving.options import add_options, open_all
 
@@ -141,5 +141,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    with clear_errors():
+    with report_errors():
         sys.exit(main())

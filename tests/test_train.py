@@ -71,9 +71,9 @@ def test_an_axis_may_be_written_with_a_plus(override: str) -> None:
 
 
 def test_a_missing_archive_is_one_message() -> None:
-    done = train("data.root=absent")
+    done = train("machine.data=absent")
     assert done.returncode == 1
-    assert message(done).startswith("error: data.root=absent: no such folder")
+    assert message(done).startswith("error: machine.data=absent: no such folder")
     assert "Traceback" not in message(done)
 
 
@@ -88,8 +88,8 @@ def test_a_job_that_cannot_work_does_not_stop_a_sweep(tmp_path: Path) -> None:
     done = train(
         *("-m", "optimizer.eps=0,0.1", "data=demo", "data.demo.images=100", "debug=fast"),
         *("weights=none", "preprocess=paper", "backbone=mobilenet_v3_small"),
-        *("backbone.input_size=64", "trainer.accelerator=cpu", f"data.root={tmp_path / 'demo'}"),
-        *(f"data.cache={tmp_path / 'cache'}", f"runs={tmp_path / 'runs'}"),
+        *("backbone.input_size=64", "machine.device=cpu", f"machine.data={tmp_path / 'demo'}"),
+        *(f"machine.cache={tmp_path / 'cache'}", f"machine.runs={tmp_path / 'runs'}"),
     )
     assert done.returncode == 1
     assert len(list((tmp_path / "runs").glob("*/*/*/DONE"))) == 1

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skinlesion.cli import clear_errors, without_plus
+from skinlesion.cli import report_errors, without_plus
 from skinlesion.errors import SkinlesionError
 from skinlesion.sweeps.jobs import CONF
 
@@ -152,5 +152,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    with clear_errors(config_dir=str(CONF), resumes=True):
+    with report_errors(config_dir=str(CONF), resumes=True):
         main()

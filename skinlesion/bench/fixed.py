@@ -22,10 +22,10 @@ from omegaconf import OmegaConf
 from skinlesion.bench.results import Measurement, Rows
 from skinlesion.bench.setting import Setting
 from skinlesion.errors import SkinlesionError
-from skinlesion.evaluation.history import COLUMNS, write_history
-from skinlesion.evaluation.predictions import write_predictions
+from skinlesion.runs.history import COLUMNS, write_history
+from skinlesion.runs.predictions import write_predictions
 from skinlesion.sweeps.jobs import Job, read_sweep
-from skinlesion.training.rundir import RunDirectory, identity
+from skinlesion.runs.directory import RunDirectory, identity
 
 REPEATS = 3
 ASKED = 5.0  # seconds that a run may cost besides training

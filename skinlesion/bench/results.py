@@ -14,7 +14,7 @@ import torch
 from skinlesion.bench.setting import Setting
 from skinlesion.errors import SkinlesionError
 from skinlesion.files import replacing
-from skinlesion.training.provenance import provenance
+from skinlesion.runs.provenance import provenance
 
 Rows = list[dict[str, Any]]
 
@@ -53,7 +53,7 @@ class Result:
         overrides: of the config, as typed.
         batch_size: images a step.
         seconds: how long it took.
-        provenance: see `skinlesion.training.provenance.provenance`.
+        provenance: see `skinlesion.runs.provenance.provenance`.
     """
 
     measurement: str

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from skinlesion.cli import clear_errors, without_plus
+from skinlesion.cli import report_errors, without_plus
 from skinlesion.errors import SkinlesionError
 from skinlesion.files import replacing
 from skinlesion.sweeps.jobs import CONF, ROOT, Sweep, read_sweep
 from skinlesion.sweeps.status import JobStatus, report, sweep_status
-from skinlesion.training.rundir import RunDirectory
+from skinlesion.runs.directory import RunDirectory
 
 EPILOG = """\
 example:
@@ -95,5 +95,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    with clear_errors(config_dir=str(CONF), resumes=True):
+    with report_errors(config_dir=str(CONF), resumes=True):
         main()

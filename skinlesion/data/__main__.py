@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from skinlesion.cli import clear_errors
+from skinlesion.cli import report_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,5 +48,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with clear_errors(resumes=True):
+    with report_errors(resumes=True):
         main()

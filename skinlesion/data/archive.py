@@ -28,7 +28,7 @@ R = TypeVar("R")
 
 WAYS = """There are four ways to get data:
   make data                               downloads HAM10000 (3 GB) into data/ham10000
-  data.root=<folder>, or HAM10000_ROOT    uses a copy that you have
+  machine.data=<folder>, or HAM10000_ROOT    uses a copy that you have
   data=demo                               draws a small set, without a download
   data=<name>                             your own table and images: docs/own-data.md"""
 
@@ -59,7 +59,7 @@ class ImageArchive:
     def __init__(self, root: Path) -> None:
         """List the images; nothing is decoded."""
         if not root.is_dir():
-            raise SkinlesionError(f"data.root={root}: no such folder.\n{WAYS}")
+            raise SkinlesionError(f"machine.data={root}: no such folder.\n{WAYS}")
         self.root = root
         self._zips: dict[Path, zipfile.ZipFile] = {}
         self._entries: dict[str, _Entry] = {}

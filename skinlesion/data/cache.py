@@ -25,7 +25,7 @@ from skinlesion.errors import SkinlesionError, listing
 
 VERSION = 1  # of the way from file to pixels
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-ELSEWHERE = "Make room, or name another folder: data.cache=<folder> or SKINLESION_CACHE."
+ELSEWHERE = "Make room, or name another folder: machine.cache=<folder> or SKINLESION_CACHE."
 
 
 @dataclass(frozen=True)

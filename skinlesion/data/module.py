@@ -2,20 +2,57 @@
 
 import logging
 import os
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from skinlesion.data.augment import Geometric
-from skinlesion.data.batch import Batch, Draw, EpochSampler
-from skinlesion.data.resident import ResidentLoader, ResidentSamples
 from skinlesion.data.samples import Samples
-from skinlesion.errors import SkinlesionError
+
+if TYPE_CHECKING:
+    from skinlesion.data.augment import Geometric
+    from skinlesion.data.resident import ResidentLoader
+
+Draw = tuple[int, int]  # epoch, sample
+Batch = dict[str, Tensor]  # image (B, 3, S, S) uint8, metadata (B, M), label (B,), index (B,)
 
 log = logging.getLogger(__name__)
+
+
+class EpochSampler(Sampler[Draw]):
+    """The samples of an epoch, in an order that seed and epoch alone decide.
+
+    Lightning calls `set_epoch`, also when a run is resumed.
+
+    Args:
+        samples: positions in the table.
+        shuffle: whether to train on them.
+        seed: of the order.
+    """
+
+    def __init__(self, samples: np.ndarray, shuffle: bool, seed: int) -> None:
+        self.samples, self.shuffle, self.seed, self.epoch = samples, shuffle, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration draws."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def order(self) -> np.ndarray:
+        """Return the samples of the epoch in their order."""
+        if not self.shuffle:
+            return self.samples
+        return np.random.default_rng([self.seed, self.epoch]).permutation(self.samples)
+
+    def __iter__(self) -> Iterator[Draw]:
+        """Yield (epoch, sample)."""
+        return ((self.epoch, int(sample)) for sample in self.order())
 
 
 class LesionDataset(Dataset[Batch]):
@@ -28,8 +65,7 @@ class LesionDataset(Dataset[Batch]):
             on the number of workers or the order of fetching.
     """
 
-    def __init__(self, samples: Samples, augment: Geometric | None = None, seed: int = 0) -> None:
-        """Share what was encoded."""
+    def __init__(self, samples: Samples, augment: "Geometric | None" = None, seed: int = 0) -> None:
         self.samples = samples
         self.metadata = torch.from_numpy(samples.metadata)  # (N, M)
         self.labels = torch.from_numpy(samples.labels)  # (N,)
@@ -56,8 +92,8 @@ class LesionDataModule(pl.LightningDataModule):
     """Training, validation and prediction loaders over one set of samples.
 
     Args:
-        samples: see `skinlesion.data.samples.prepare`.
-        batch_size: samples a step, of all processes together where several train.
+        samples: table, images, encoder.
+        batch_size: samples a step.
         augment: of the training images; None for none.
         seed: of order and augmentation.
         workers: loader processes; None for none without augmentation, else one a core, at most 8.
@@ -70,13 +106,12 @@ class LesionDataModule(pl.LightningDataModule):
         self,
         samples: Samples,
         batch_size: int,
-        augment: Geometric | None = None,
+        augment: "Geometric | None" = None,
         seed: int = 0,
         workers: int | None = None,
         resident: bool | None = False,
         evaluation_batch: int | None = None,
     ) -> None:
-        """Keep the settings."""
         super().__init__()
         self.samples, self.batch_size, self.augment, self.seed = samples, batch_size, augment, seed
         self.workers = min(os.cpu_count() or 1, 8) if workers is None else workers
@@ -84,17 +119,17 @@ class LesionDataModule(pl.LightningDataModule):
             self.workers = 0
         self.resident = resident
         self.evaluation_batch = batch_size if evaluation_batch is None else evaluation_batch
-        self._on_device: ResidentSamples | None = None
+        self._on_device: Any = None
 
-    def train_dataloader(self) -> DataLoader | ResidentLoader:
+    def train_dataloader(self) -> "DataLoader | ResidentLoader":
         """Return the shuffled, augmented training samples."""
         return self._loader("train", self.batch_size, self.augment, shuffle=True)
 
-    def val_dataloader(self) -> DataLoader | ResidentLoader:
+    def val_dataloader(self) -> "DataLoader | ResidentLoader":
         """Return the validation samples, in the table's order."""
         return self._loader("val", self.evaluation_batch)
 
-    def predict_dataloader(self) -> list[DataLoader | ResidentLoader]:
+    def predict_dataloader(self) -> "list[DataLoader | ResidentLoader]":
         """Return a loader for each held-out part."""
         parts = self.samples.frame["split"].unique()
         return [
@@ -105,23 +140,17 @@ class LesionDataModule(pl.LightningDataModule):
         self,
         part: str,
         batch_size: int,
-        augment: Geometric | None = None,
+        augment: "Geometric | None" = None,
         shuffle: bool = False,
-    ) -> DataLoader | ResidentLoader:
+    ) -> "DataLoader | ResidentLoader":
         chosen = np.flatnonzero(self.samples.frame["split"] == part)
-        trainer = self.trainer
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        sampler = EpochSampler(chosen, shuffle, self.seed, rank, world)
-        if world > len(chosen):
-            raise SkinlesionError(
-                f"{len(chosen)} {part} images cannot be shared by {world} processes: fewer "
-                "trainer.devices, or more images."
-            )
-        batch_size = max(batch_size // world, 1)
+        sampler = EpochSampler(chosen, shuffle, self.seed)
         # Batch norm cannot train on a batch of one.
         drop_last = shuffle and len(sampler) % batch_size == 1
-        device = trainer.strategy.root_device if trainer else torch.device("cpu")
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         if self._wants_residence(device):
+            from skinlesion.data.resident import ResidentLoader, ResidentSamples
+
             if self._on_device is None or self._on_device.device != device:
                 self._on_device = ResidentSamples(self.samples, device)
             return ResidentLoader(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from skinlesion.data.augment import Geometric
-from skinlesion.data.batch import Batch, EpochSampler
+from skinlesion.data.module import Batch, EpochSampler
 from skinlesion.data.samples import Samples
 
 UPLOAD = 1024  # images copied at a time

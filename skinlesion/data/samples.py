@@ -17,7 +17,7 @@ from skinlesion.data.encoding import MetadataEncoder
 from skinlesion.data.schema import Schema
 from skinlesion.data.split import Split, describe, leak_report
 from skinlesion.data.table import read_table, subset, table_digest
-from skinlesion.errors import SkinlesionError, listing
+from skinlesion.errors import SkinlesionError
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Samples:
     leak: Mapping[str, Any]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Name the mapped file: a process that is not forked would be sent every image."""
+        """Name the mapped file: a worker that is not forked would be sent every image."""
         images = self.images
         return self.__dict__ | {
             "images": images.filename if isinstance(images, np.memmap) else images
@@ -60,11 +60,8 @@ class Samples:
     @cached_property
     def labels(self) -> np.ndarray:
         """(N,) int64 positions in `classes`."""
-        return (
-            self.frame["dx"]
-            .map({name: i for i, name in enumerate(self.classes)})
-            .to_numpy(np.int64, copy=True)
-        )
+        codes = pd.Categorical(self.frame["dx"], categories=self.classes).codes
+        return codes.astype(np.int64)
 
     @cached_property
     def metadata(self) -> np.ndarray:
@@ -78,15 +75,23 @@ class CheckedArchive:
 
     Attributes:
         archive: the images.
-        schema: what the archive is made of.
         table: every image.
         frame: the images that take part, with their column `split`.
+        classes: in the order of the labels.
+        encoder: the metadata encoder, fitted on the training rows.
     """
 
     archive: ImageArchive
-    schema: Schema
     table: pd.DataFrame
     frame: pd.DataFrame
+    classes: tuple[str, ...]
+    encoder: MetadataEncoder
+
+    @property
+    def counts(self) -> list[int]:
+        """Training images of each class."""
+        trained = self.frame.loc[self.frame["split"] == "train", "dx"].value_counts()
+        return [int(trained.get(name, 0)) for name in self.classes]
 
     def digest(self, cache: Path, size: int) -> str | None:
         """Return the data's digest (see `Samples`), None before the images were decoded.
@@ -100,29 +105,26 @@ class CheckedArchive:
             return None
         return _digest(self.table, open_cache(cache, self.archive, image_ids, size).digest)
 
-    def load(self, cache: Path, size: int, missing: str = "category") -> Samples:
-        """Open the image cache, decoding every image at the first use, and encode the metadata.
+    def load(self, cache: Path, size: int) -> Samples:
+        """Open the image cache, decoding every image at the first use.
 
         Args:
             cache: folder of the image caches.
             size: height and width of an image, in pixels.
-            missing: see `MetadataEncoder`.
 
         Raises:
             SkinlesionError: if images cannot be decoded or the cache cannot be written.
         """
         image_ids = self.table["image_id"].tolist()
         images = open_cache(cache, self.archive, image_ids, size)
-        position = pd.Series(np.arange(len(image_ids)), index=image_ids)
-        trained = self.frame[self.frame["split"] == "train"]
         return Samples(
             frame=self.frame,
             images=images.images,
-            rows=position[self.frame["image_id"]].to_numpy(),
-            classes=self.schema.classes,
-            encoder=MetadataEncoder.fit(trained, self.schema.properties, missing),
+            rows=pd.Index(image_ids).get_indexer(self.frame["image_id"]),
+            classes=self.classes,
+            encoder=self.encoder,
             digest=_digest(self.table, images.digest),
-            leak=leak_report(self.frame, self.schema.classes),
+            leak=leak_report(self.frame, self.classes),
         )
 
 
@@ -130,32 +132,23 @@ def _digest(table: pd.DataFrame, images: str) -> str:
     return hashlib.sha256((table_digest(table) + images).encode()).hexdigest()
 
 
-def check(
-    root: Path, schema: Schema, cache: Path, size: int, split: Split, limit: int | None = None
+def open_archive(
+    root: Path, data: Mapping[str, Any], split: Split, missing: str = "category"
 ) -> CheckedArchive:
-    """Read and check an archive, and split it.
+    """Read and check an archive, split it, and learn the metadata's statistics.
 
     Args:
         root: folder of the archive.
-        schema: what it is made of.
-        cache: folder of the image caches; the images of a finished cache are not checked again.
-        size: height and width of an image, in pixels.
+        data: what it is made of (conf/data/), and `limit`: use about so many images only.
         split: the protocol.
-        limit: use about this many images only.
+        missing: see `MetadataEncoder`.
 
     Raises:
         SkinlesionError: one error that names all that is wrong, before any image is decoded.
     """
-    archive = ImageArchive(root)
+    schema, archive = Schema.from_config(data), ImageArchive(root)
     table, problems = read_table(archive, schema)
-    image_ids = table["image_id"].tolist()
-    if not cache_path(cache, archive, image_ids, size).exists():
-        broken = archive.broken(image_ids)
-        if broken:
-            problems.append(
-                f"images that are truncated, or neither JPEG nor PNG: {listing(broken)}"
-            )
-            table = table[~table["image_id"].isin(broken)]
+    limit = data.get("limit")
     frame = table if limit is None else subset(table, limit, split.seed)
     try:
         frame = split.apply(frame, schema.classes)
@@ -170,4 +163,6 @@ def check(
             "conf/data says of them (docs/own-data.md)."
         )
     log.info(describe(frame, split, schema.classes))
-    return CheckedArchive(archive, schema, table, frame)
+    trained = frame[frame["split"] == "train"]
+    encoder = MetadataEncoder.fit(trained, schema.properties, missing)
+    return CheckedArchive(archive, table, frame, schema.classes, encoder)

@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.errors import SkinlesionError, listing
-
-PARTS = ("train", "val", "test")
+from skinlesion.runs.predictions import PARTS
 
 
 @dataclass(frozen=True)

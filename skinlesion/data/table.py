@@ -143,7 +143,7 @@ def find_tables(root: Path, names: Sequence[str]) -> list[Path]:
         if not there:
             present = listing(sorted(path.name for path in root.iterdir())) or "an empty folder"
             raise SkinlesionError(
-                f"data.root={root}: no metadata table. Expected one of {', '.join(choices)}; "
+                f"machine.data={root}: no metadata table. Expected one of {', '.join(choices)}; "
                 f"found: {present}.\n{WAYS}"
             )
         found.append(there[0])

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from skinlesion.errors import SkinlesionError, listing
 from skinlesion.evaluation.metrics import PER_CLASS, binned_errors, collect, squared_errors
-from skinlesion.evaluation.predictions import Predictions
+from skinlesion.runs.predictions import Predictions
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinlesion.errors import SkinlesionError
-from skinlesion.evaluation.predictions import read_predictions
+from skinlesion.runs.predictions import read_predictions
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from tqdm import tqdm
 
-from skinlesion.cli import clear_errors
+from skinlesion.cli import report_errors
 from skinlesion.data.ham10000 import CLASSES, PROPERTIES
 from skinlesion.errors import SkinlesionError
 from skinlesion.fidelity.pins import PINS, pins
@@ -195,5 +195,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with clear_errors():
+    with report_errors():
         main()

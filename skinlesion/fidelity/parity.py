@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from skinlesion.cli import clear_errors
+from skinlesion.cli import report_errors
 from skinlesion.errors import SkinlesionError, listing
 from skinlesion.fidelity.cases import TOLERANCE, cuts, numbers, picture, read
 from skinlesion.fidelity.keras_weights import BACKBONES, write_weights
@@ -87,5 +87,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with clear_errors():
+    with report_errors():
         main()

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import skinlesion.models.nasnet  # noqa: F401  registers nasnetamobile with timm
 from skinlesion.errors import SkinlesionError, listing
-from skinlesion.models.turned import turn
+from skinlesion.models.rotated import rotate
 from skinlesion.models.weights import BackboneSpec, load_into
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Backbone(nn.Module):
 
     Attributes:
         spec: the same.
-        turned: whether the trunk computes on turned images; see `turn`.
+        rotated: whether the trunk computes on rotated images; see `rotate`.
         uninitialised: names that a weights file did not hold.
 
     Shape:
@@ -57,7 +57,7 @@ class Backbone(nn.Module):
         self.spec = spec
         model = _create(spec)
         self.trunk, self.offset = _truncate(model, spec.cut)
-        self.turned = False
+        self.rotated = False
         for module in self.trunk.modules():
             if isinstance(module, nn.Hardswish):
                 module.inplace = False  # in place, autograd copies the input first
@@ -74,9 +74,9 @@ class Backbone(nn.Module):
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = self.spec.keras_momentum
 
-    def turn(self) -> None:
-        """Compute on images turned by 180 degrees, where that is faster; t stays what it is."""
-        self.turned = turn(self.trunk)
+    def rotate(self) -> None:
+        """Compute on images rotated by 180 degrees, where that is faster; t stays what it is."""
+        self.rotated = rotate(self.trunk)
 
     def load(self, weights: str) -> None:
         """Take pretrained weights.
@@ -106,11 +106,11 @@ class Backbone(nn.Module):
             raise ValueError(f"expected images (B, 3, H, W), found {tuple(image.shape)}")
         if self.spec.channels == "bgr":
             image = image.flip(1)
-        if self.turned:
+        if self.rotated:
             image = image.flip(2, 3)
         normalised = image.to(self.mean.dtype).sub_(self.mean).div_(self.std)  # (B, 3, H, W)
         t = self.trunk(normalised)["t"]  # (B, C, h, w)
-        if self.turned:
+        if self.rotated:
             t = t.flip(2, 3)
         return t + self.offset if self.offset else t
 

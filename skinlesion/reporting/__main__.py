@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from skinlesion.cli import clear_errors
+from skinlesion.cli import report_errors
 from skinlesion.errors import SkinlesionError
 from skinlesion.files import replacing
 from skinlesion.sweeps.jobs import CONF
@@ -18,8 +18,8 @@ PAPER = [f"table{number}" for number in range(3, 12)]
 KEPT = ("history.csv", "metrics.json", "predictions.csv", "provenance.json", "DONE")
 EPILOG = """\
 What a sweep was started with is said here too, or its runs are not found:
-  python train.py -cd sweeps -cn table4 -m budget=cpu seed=0 runs=elsewhere
-  python -m skinlesion.reporting tables table4 budget=cpu seed=0 runs=elsewhere"""
+  python train.py -cd sweeps -cn table4 -m budget=cpu seed=0 machine.runs=elsewhere
+  python -m skinlesion.reporting tables table4 budget=cpu seed=0 machine.runs=elsewhere"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"unrecognized arguments: {' '.join(further)}")
     if further:
         options.words += further
-    with clear_errors(config_dir=str(CONF)):
+    with report_errors(config_dir=str(CONF)):
         options.run(options)
 
 
@@ -89,7 +89,7 @@ def report(options: argparse.Namespace) -> None:
 def figures(options: argparse.Namespace) -> None:
     """Draw the figures of finished runs into their directories."""
     from skinlesion.reporting.figures import draw_run_figures
-    from skinlesion.training.rundir import RunDirectory
+    from skinlesion.runs.directory import RunDirectory
 
     runs: list[Path] = []
     for folder in map(Path, options.folders):
@@ -130,7 +130,7 @@ def collect(options: argparse.Namespace) -> None:
     """Copy finished runs without checkpoints, figures, the split and the machine's paths."""
     from omegaconf import OmegaConf
 
-    from skinlesion.training.rundir import RunDirectory
+    from skinlesion.runs.directory import RunDirectory
 
     runs, out = Path(options.runs), Path(options.folder)
     done = sorted(path.parent for path in runs.glob("*/*/*/DONE"))
@@ -139,8 +139,7 @@ def collect(options: argparse.Namespace) -> None:
     for run in tqdm(done, "collecting", disable=None):
         config = RunDirectory(run).config
         config.weights = Path(config.weights).name
-        for group, name in ((config, "runs"), (config.data, "root"), (config.data, "cache")):
-            group.pop(name)
+        config.machine = {}
         with replacing(out / run.relative_to(runs) / "config.yaml") as temporary:
             temporary.write_text(OmegaConf.to_yaml(config), encoding="utf-8")
         for name in KEPT:

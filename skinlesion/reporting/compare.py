@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from skinlesion.errors import SkinlesionError, listing
 from skinlesion.evaluation.bootstrap import interval, mean_over_runs, value_at
 from skinlesion.evaluation.metrics import evaluate
-from skinlesion.evaluation.predictions import Predictions, read_predictions
+from skinlesion.runs.predictions import Predictions, read_predictions
 
 PREDICTIONS = "predictions.csv"
 METRICS = {

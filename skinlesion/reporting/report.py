@@ -21,11 +21,11 @@ from tqdm import tqdm
 
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.bootstrap import interval, resample
-from skinlesion.evaluation.history import read_history
+from skinlesion.runs.history import read_history
 from skinlesion.evaluation.metrics import evaluate
 from skinlesion.reporting.tables import DAMAGE, DRAWS, Results, Run, Table, build_table, one_line
 from skinlesion.sweeps.jobs import CONF, Sweep, names, read_sweep
-from skinlesion.training.rundir import IRRELEVANT, RunDirectory
+from skinlesion.runs.directory import NO_PART_OF_A_RUN, RunDirectory
 
 # What a reader asks first about a run; the address in its config.
 CHOICES = {
@@ -185,7 +185,7 @@ def collect_report(sweeps: Sequence[Sweep], every_table: bool) -> Report:
         first = f" ({(path := next(iter(left_out)))}: {left_out[path]})" if left_out else ""
         raise SkinlesionError(
             f"{results.folder} holds no finished run that can be read{what}{first}. Expected "
-            "<backbone>/<key>/seed<k>/DONE below it; name another folder with runs=…, or train one."
+            "<backbone>/<key>/seed<k>/DONE below it; name another folder with machine.runs=…, or train one."
         )
     tables = [
         build_table(sweep, results)
@@ -263,7 +263,7 @@ def _differences(config: DictConfig) -> list[Difference]:
         for name, value in own.items()
         if value != usual.get(name)
         and name not in ("weights", "seed")
-        and not any(name == other or name.startswith(f"{other}.") for other in IRRELEVANT)
+        and not any(name == other or name.startswith(f"{other}.") for other in NO_PART_OF_A_RUN)
     ]
 
 

@@ -25,7 +25,7 @@ from skinlesion.reporting.markup import (
     tag,
 )
 from skinlesion.reporting.report import FIGURES, Part, Report, RunReport
-from skinlesion.sweeps.outcome import duration
+from skinlesion.runs.outcome import duration
 
 PER_CLASS = {
     "precision": "precision",

@@ -18,15 +18,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from skinlesion.data.split import PARTS
 from skinlesion.errors import SkinlesionError, listing
 from skinlesion.evaluation.bootstrap import interval, mean_over_runs, value_at
 from skinlesion.evaluation.metrics import evaluate
-from skinlesion.evaluation.predictions import Predictions, read_predictions
+from skinlesion.runs.predictions import PARTS, Predictions, read_predictions
 from skinlesion.reporting.published import Cell, read_published
 from skinlesion.sweeps.jobs import Job, Sweep
-from skinlesion.sweeps.outcome import Failures
-from skinlesion.training.rundir import RunDirectory, identity
+from skinlesion.runs.outcome import Failures
+from skinlesion.runs.directory import RunDirectory, identity
 
 DRAWS = 1000
 ROUNDED = 0.005  # half a unit of the second decimal, which the paper prints
@@ -246,11 +245,9 @@ class Results:
         for done in sorted(runs.glob("*/*/*/DONE")):
             directory = RunDirectory(done.parent)
             try:
-                named = identity(directory.config)
-            except DAMAGE as error:
-                self.damaged[directory.path] = f"config.yaml cannot be read: {one_line(error)}"
-            else:
-                self._found.setdefault(named, []).append(directory)
+                self._found.setdefault(directory.identity, []).append(directory)
+            except SkinlesionError as error:
+                self.damaged[directory.path] = str(error)
 
     def every_run(self) -> Iterator[Run]:
         """Yield each finished run that can be read, by its path."""

@@ -19,7 +19,7 @@ from PIL import Image
 
 from skinlesion.serving.attention import COLOURS, Explanation, overlay, top_of_scale
 from skinlesion.serving.model import LesionModel, Prediction
-from skinlesion.training.rundir import RunDirectory
+from skinlesion.runs.directory import RunDirectory
 
 FULL_NAMES = {  # of HAM10000
     "akiec": "actinic keratosis / Bowen",

@@ -19,12 +19,12 @@ from skinlesion.data.cache import to_square
 from skinlesion.data.encoding import MetadataEncoder, is_missing
 from skinlesion.errors import SkinlesionError, listing
 from skinlesion.evaluation.calibration import fit_temperature, scale
-from skinlesion.evaluation.predictions import read_predictions
+from skinlesion.runs.predictions import read_predictions
 from skinlesion.files import replacing
 from skinlesion.models.build import build_classifier
 from skinlesion.models.classifier import Classifier
 from skinlesion.serving.images import Source, read_image
-from skinlesion.training.rundir import RunDirectory
+from skinlesion.runs.directory import RunDirectory
 
 HEADER = "skinlesion"  # the header's field
 

@@ -8,7 +8,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from skinlesion.sweeps.jobs import parameters
-from skinlesion.sweeps.outcome import read_outcomes, summary
+from skinlesion.runs.outcome import read_outcomes, summary
 
 
 class SweepCallback(Callback):

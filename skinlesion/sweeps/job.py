@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 
 from skinlesion.cli import quick_imports
 from skinlesion.errors import SkinlesionError
-from skinlesion.sweeps.outcome import Failures, Outcome
-from skinlesion.training.rundir import RunLocked, identity
+from skinlesion.runs.outcome import Failures, Outcome
+from skinlesion.runs.directory import RunLocked, identity
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def run_job(config: DictConfig) -> Outcome:
     hydra = HydraConfig.get()
     started = time.time()
     named = identity(config)
-    failures = Failures(Path(config.runs))
+    failures = Failures(Path(config.machine.runs))
     status, where, why = "failed", "", ""
     try:
         with quick_imports():

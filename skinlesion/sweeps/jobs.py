@@ -140,7 +140,7 @@ def read_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep:
         seeds=tuple(dict.fromkeys(job.seed for job in jobs)),
         jobs=tuple(jobs),
         overrides=tuple(overrides),
-        runs=Path(jobs[0].config.runs),
+        runs=Path(jobs[0].config.machine.runs),
     )
 
 

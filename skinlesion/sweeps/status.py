@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from skinlesion.evaluation.history import read_history
+from skinlesion.runs.history import read_history
 from skinlesion.sweeps.jobs import Job, Sweep
-from skinlesion.sweeps.outcome import Failures, duration
-from skinlesion.training.rundir import RunDirectory, find_runs, identity
+from skinlesion.runs.outcome import Failures, duration
+from skinlesion.runs.directory import RunDirectory, find_runs, identity
 
 STATES = ("done", "running", "cut", "failed", "left")
 
@@ -34,7 +34,7 @@ class JobStatus:
 
 def sweep_status(sweep: Sweep) -> list[JobStatus]:
     """Return how far each job is, jobs that are one and the same run once."""
-    found, failures = find_runs(sweep.runs), Failures(sweep.runs)
+    (found, _), failures = find_runs(sweep.runs), Failures(sweep.runs)
     jobs = {identity(job.config): job for job in reversed(sweep.jobs)}
     return [
         _job_status(job, found.get(named, []), failures.find(named))

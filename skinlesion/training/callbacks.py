@@ -1,17 +1,17 @@
-"""What happens around an epoch: history, stopping, progress on the console."""
+"""What happens around an epoch: history, stopping, checkpoints."""
 
 import logging
-import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning import callbacks
-from pytorch_lightning.utilities import rank_zero_only
+from lightning_fabric.plugins import TorchCheckpointIO
 
-from skinlesion.evaluation.history import COLUMNS, write_history
+from skinlesion.files import replacing
+from skinlesion.runs.history import COLUMNS, write_history
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +23,11 @@ class History(callbacks.Callback):
 
     Args:
         path: where the CSV is written.
-        say: whether to log a line an epoch (for when there is no progress bar).
+        log_epochs: whether to log a line an epoch (for when there is no progress bar).
     """
 
-    def __init__(self, path: Path, say: bool) -> None:
-        """Start without rows."""
-        self.path, self.say = path, say
+    def __init__(self, path: Path, log_epochs: bool) -> None:
+        self.path, self.log_epochs = path, log_epochs
         self.rows: list[dict[str, float]] = []
         self._started = 0.0
 
@@ -49,17 +48,12 @@ class History(callbacks.Callback):
             "seconds": round(time.perf_counter() - self._started, 3),
         }
         self.rows.append({name: row[name] for name in COLUMNS if name in row})
-        self._publish(row, trainer.max_epochs)
-
-    @rank_zero_only
-    def _publish(self, row: dict[str, Any], epochs: int | None) -> None:
-        """Write the file and say a line, in one of the processes that train together."""
         write_history(self.rows, self.path)
-        if self.say:
+        if self.log_epochs:
             log.info(
                 "epoch %d/%s  loss %.3f  val_loss %.3f  val_accuracy %.3f  "
                 "val_balanced_accuracy %.3f  lr %.0e  %.1f s",
-                *(row["epoch"], epochs, row["train_loss"], row["val_loss"]),
+                *(row["epoch"], trainer.max_epochs, row["train_loss"], row["val_loss"]),
                 *(row["val_accuracy"], row["val_balanced_accuracy"], row["lr"], row["seconds"]),
             )
 
@@ -70,25 +64,6 @@ class History(callbacks.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the rows from the checkpoint."""
         self.rows = list(state_dict["rows"])
-
-
-class Console(callbacks.Callback):
-    """Takes into spawned processes, which begin anew, what this one says and keeps quiet about."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Note this process' settings."""
-        return {
-            "level": logging.root.level,
-            "lightning": logging.getLogger("pytorch_lightning").level,
-            "filters": warnings.filters[:],
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Apply them."""
-        logging.basicConfig(level=state["level"], format="%(message)s", stream=sys.stdout)
-        for name in ("pytorch_lightning", "lightning_fabric"):
-            logging.getLogger(name).setLevel(state["lightning"])
-        warnings.filters = state["filters"]
 
 
 class EarlyStopping(callbacks.EarlyStopping):
@@ -113,7 +88,6 @@ class Checkpoint(callbacks.ModelCheckpoint):
     def __init__(
         self, dirpath: Path, filename: str, monitor: str | None = None, mode: str = "min"
     ) -> None:
-        """Keep one file."""
         super().__init__(
             dirpath=dirpath,
             filename=filename,
@@ -136,3 +110,18 @@ class Checkpoint(callbacks.ModelCheckpoint):
             | {name: moved(state_dict[name]) for name in ("best_model_path", "kth_best_model_path")}
             | {"best_k_models": {moved(k): v for k, v in state_dict["best_k_models"].items()}}
         )
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all.
+
+    Lightning writes into TMPDIR and moves the file, which between file systems is a copy over the
+    good one.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write beside and rename."""
+        with replacing(path) as temporary:
+            torch.save(checkpoint, temporary)

@@ -1,6 +1,6 @@
 """How a run is computed: device, precision, memory format, fusion, compilation.
 
-Each is a choice (conf/compute/); `auto` is what was measured to be fastest on the device
+Each is a choice (conf/machine/); null is what was measured to be fastest on the device
 (docs/performance.md).
 """
 
@@ -14,12 +14,8 @@ from functools import cache
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 
-from skinlesion.errors import SkinlesionError
-
-PRECISIONS = ("32-true", "bf16-mixed")
-COMPILE_MODES = (None, "default", "reduce-overhead", "max-autotune")
+from skinlesion.training.config import Job
 
 # Backbones whose step bfloat16 makes faster on a CPU that multiplies it in hardware. The others
 # have depthwise convolutions, whose backward pass it makes up to five times slower.
@@ -38,8 +34,8 @@ class Compute:
         device: `cuda`, `mps` or `cpu`.
         precision: Lightning's word, `32-true` or `bf16-mixed`.
         channels_last: whether images and feature maps have their channels last in memory.
-        turned: whether backbones padded as in TensorFlow compute on turned images, see
-            `skinlesion.models.turned`.
+        rotated: whether backbones padded as in TensorFlow compute on images rotated by 180 degrees,
+            see `skinlesion.models.rotated`.
         fused: whether the optimizer's step is one kernel.
         compile: mode of torch.compile; None: eager.
         tf32: whether a GPU may round the factors of float32 products to 10 bits.
@@ -52,7 +48,7 @@ class Compute:
     device: str
     precision: str
     channels_last: bool
-    turned: bool
+    rotated: bool
     fused: bool
     compile: str | None
     tf32: bool
@@ -77,22 +73,14 @@ class Compute:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
-def resolve(config: DictConfig) -> Compute:
-    """Return what a job's config means on this machine.
-
-    Args:
-        config: the job's config; `compute`, `data.resident`, `trainer.accelerator` and the
-            backbone's name are read.
-
-    Raises:
-        SkinlesionError: if a value is none of its choices.
-    """
-    device = _device(config.trainer.accelerator)
+def resolve(job: Job) -> Compute:
+    """Return what a job's config means on this machine; null becomes the device's default."""
+    device = _device(job.machine.device)
     on_gpu = device == "cuda"
     defaults = {
-        "precision": _precision(device, config.backbone.name),
+        "precision": _precision(device, job.backbone["name"]),
         "channels_last": True,
-        "turned": device == "cpu",
+        "rotated": device == "cpu",
         "fused": device in ("cuda", "cpu"),
         "compile": None,
         "tf32": True,
@@ -100,16 +88,12 @@ def resolve(config: DictConfig) -> Compute:
         "evaluation_batch": None if on_gpu else EVALUATION_BATCH_ON_CPU,
         "resident": None if on_gpu else False,
     }
-    asked = {**config.compute, "resident": config.data.resident}
-    problems = [
-        f"{'data' if name == 'resident' else 'compute'}.{name}={value}: expected {_choices(name)}"
-        for name, value in asked.items()
-        if not _valid(name, value)
-    ]
-    if problems:
-        raise SkinlesionError("; ".join(problems))
+    asked = dict(job.machine) | {
+        "precision": job.precision,
+        "resident": job.data.get("resident"),
+    }
     chosen: dict[str, Any] = {
-        name: defaults[name] if asked[name] == "auto" else asked[name] for name in defaults
+        name: default if asked[name] is None else asked[name] for name, default in defaults.items()
     }
     return Compute(device=device, **chosen)
 
@@ -151,25 +135,6 @@ def _precision(device: str, backbone: str) -> str:
         if known.get("amx_bf16"):
             return "bf16-mixed"
     return "32-true"
-
-
-def _valid(name: str, value: Any) -> bool:
-    if value == "auto":
-        return True
-    if name == "precision":
-        return value in PRECISIONS
-    if name == "compile":
-        return value in COMPILE_MODES
-    if name == "evaluation_batch":
-        return isinstance(value, int) and not isinstance(value, bool) and value > 0
-    return isinstance(value, bool)
-
-
-def _choices(name: str) -> str:
-    if name == "evaluation_batch":
-        return "auto or a whole number from 1"
-    choices = {"precision": PRECISIONS, "compile": ("null", *COMPILE_MODES[1:])}
-    return f"one of {', '.join(('auto', *choices.get(name, ('true', 'false'))))}"
 
 
 @cache  # it holds for the rest of the process

@@ -8,34 +8,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def own_gpu(config: DictConfig) -> Iterator[None]:
-    """Let the trainer use a GPU of its own where the machine has several.
+def own_gpu() -> Iterator[int]:
+    """Hold one of the machine's GPUs, and yield its index.
 
     Jobs of a sweep under a parallel launcher, and sweeps started side by side, so spread over the
-    GPUs by themselves. Nothing is done where the config names its devices, or wants several.
-
-    Args:
-        config: the job's config; `trainer.devices` becomes the list of the GPU that was taken.
+    GPUs by themselves.
     """
     import torch
 
-    trainer = config.trainer
-    names = []
-    if trainer.devices == 1 and trainer.accelerator in ("auto", "gpu", "cuda"):
-        count = torch.cuda.device_count()
-        names = [str(torch.cuda.get_device_properties(i).uuid) for i in range(count)]
-    if len(names) < 2:
-        yield
-        return
+    count = torch.cuda.device_count()
+    names = [str(torch.cuda.get_device_properties(i).uuid) for i in range(count)]
     with take_one(names, Path(tempfile.gettempdir())) as index:
-        config.trainer.devices = [index]
-        yield
+        yield index
 
 
 @contextmanager

@@ -1,20 +1,14 @@
 """The LightningModule: one step, its metrics, its optimizer. The network is plain torch."""
 
-import io
-from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from skinlesion.data.batch import Batch
-from skinlesion.training.metrics import BalancedAccuracy
-
-Optimizer = Callable[..., torch.optim.Optimizer]
-Scheduler = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.ReduceLROnPlateau]
+from skinlesion.data.module import Batch
 
 
 class LesionModule(pl.LightningModule):
@@ -23,91 +17,55 @@ class LesionModule(pl.LightningModule):
     Args:
         network: image, metadata → logits.
         loss: logits, label → scalar.
-        optimizer: called with the parameters.
-        scheduler: called with the optimizer; steps on the validation loss of each epoch; None for a
-            learning rate that stays.
+        optimizer: of the network's parameters.
+        scheduler: of the optimizer; steps on the validation loss of each epoch; None for a learning
+            rate that stays.
         classes: number of classes.
         seed: with the epoch it decides every random number of that epoch.
         memory_format: in which images are handed to the network.
         compile_mode: mode of torch.compile; None: eager.
         description: plain values from which the network can be built again, kept in checkpoints.
-
-    Attributes:
-        rebuild: builds the network in a spawned process, which is sent only its weights.
     """
-
-    rebuild: Callable[[], nn.Module]
 
     def __init__(
         self,
         network: nn.Module,
         loss: nn.Module,
-        optimizer: Optimizer,
-        scheduler: Scheduler | None,
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.ReduceLROnPlateau | None,
         classes: int,
         seed: int,
         description: dict[str, Any],
         memory_format: torch.memory_format = torch.channels_last,
         compile_mode: str | None = None,
     ) -> None:
-        """Keep the parts; the metrics stay on the device until the epoch ends."""
         super().__init__()
         self.save_hyperparameters(description)
         self.network, self.loss = network, loss
-        self.make_optimizer, self.make_scheduler, self.seed = optimizer, scheduler, seed
+        self.optimizer, self.scheduler, self.seed = optimizer, scheduler, seed
         self.memory_format, self.compile_mode = memory_format, compile_mode
         # To validate its arguments a metric would wait for the device in every step.
         self.train_accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)
         self.val_accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)
         self.val_balanced_accuracy = BalancedAccuracy(classes)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Send the weights in the network's place, whose graph is too deep for pickle.
-
-        They go as bytes: in torch's shared memory each tensor would be an open file.
-        """
-        state = super().__getstate__()
-        weights = io.BytesIO()
-        torch.save(self.network.state_dict(), weights)
-        return state | {"_modules": state["_modules"] | {"network": weights.getvalue()}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Build the network again."""
-        super().__setstate__(state)
-        weights = io.BytesIO(state["_modules"]["network"])
-        self._modules["network"] = self.rebuild()
-        self.network.load_state_dict(torch.load(weights, weights_only=True))
-
     def configure_model(self) -> None:
-        """Let batch norms see the batch of all GPUs (on CPUs torch cannot), and compile.
-
-        Lightning's own `sync_batchnorm` loses the activations that timm joins with batch norms.
-        """
-        if self.trainer.world_size > 1 and self.trainer.strategy.root_device.type == "cuda":
-            self.network = convert_sync_batchnorm(self.network)
+        """Compile, in place: the names of the weights stay."""
         if self.compile_mode is not None:
-            self.network.compile(mode=self.compile_mode)  # in place: names of weights stay
+            self.network.compile(mode=self.compile_mode)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and the plateau scheduler."""
-        optimizer = self.make_optimizer(self.parameters())
-        if self.make_scheduler is None:
-            return optimizer
-        scheduler = self.make_scheduler(optimizer)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss"},
-        }
+        if self.scheduler is None:
+            return self.optimizer
+        schedule = {"scheduler": self.scheduler, "monitor": "val_loss"}
+        return {"optimizer": self.optimizer, "lr_scheduler": schedule}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Reseed at the start of an epoch, so that a resumed run equals an uninterrupted one.
-
-        Processes that train together draw different numbers, for different samples.
-        """
+        """Reseed at the start of an epoch, so that a resumed run equals an uninterrupted one."""
         if batch_idx == 0:
             self._loss, self._trained = torch.zeros((), device=self.device), 0
-            seed = self.seed * 1_000_003 + self.current_epoch
-            torch.manual_seed(seed * self.trainer.world_size + self.global_rank)
+            torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
 
     def logits(self, batch: Batch) -> Tensor:
         """Return logits (B, C)."""
@@ -121,9 +79,7 @@ class LesionModule(pl.LightningModule):
         self.train_accuracy.update(logits, batch["label"])
         self._loss += loss.detach() * len(logits)
         self._trained += len(logits)
-        if (
-            self.trainer.is_last_batch
-        ):  # Lightning's log in every step would cost up to a millisecond
+        if self.trainer.is_last_batch:  # logged in every step it would cost up to a millisecond
             epoch = {
                 "train_loss": self._loss / self._trained,
                 "train_accuracy": self.train_accuracy,
@@ -163,6 +119,36 @@ class LesionModule(pl.LightningModule):
         """Do nothing: see `on_train_epoch_end`."""
 
     def _log(self, values: dict[str, Any], samples: int) -> None:
-        # Of whole numbers of samples Lightning's mean over processes would lose the fraction.
-        weight: Any = float(samples)
-        self.log_dict(values, on_step=False, on_epoch=True, sync_dist=True, batch_size=weight)
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=samples)
+
+
+class BalancedAccuracy(Metric):
+    """The mean over the classes of the share of their samples that is classified correctly.
+
+    Classes without a sample do not count. torchmetrics' macro accuracy is the same, but counts with
+    `bincount`, for which the host waits for a GPU in every step.
+
+    Args:
+        classes: number of classes.
+    """
+
+    higher_is_better = True
+    full_state_update = False
+    hits: Tensor  # (C,)
+    support: Tensor  # (C,)
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        for name in ("hits", "support"):
+            self.add_state(name, torch.zeros(classes), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, label: Tensor) -> None:
+        """Count a batch: logits (B, C), label (B,)."""
+        hit = (logits.argmax(dim=1) == label).float()  # (B,)
+        self.hits.index_add_(0, label, hit)
+        self.support.index_add_(0, label, torch.ones_like(hit))
+
+    def compute(self) -> Tensor:
+        """Return the balanced accuracy of what was counted."""
+        recall = self.hits / self.support.clamp(min=1)  # (C,)
+        return recall.sum() / (self.support > 0).sum().clamp(min=1)

@@ -16,10 +16,10 @@ BACKBONE = "mobilenet_v3_small"
 def words(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """Overrides of a network that is quick."""
     return (
-        f"data.root={archive}",
-        f"data.cache={tmp_path_factory.mktemp('cache')}",
+        f"machine.data={archive}",
+        f"machine.cache={tmp_path_factory.mktemp('cache')}",
         "backbone.input_size=64",
-        "trainer.accelerator=cpu",
+        "machine.device=cpu",
     )
 
 

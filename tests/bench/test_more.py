@@ -23,8 +23,8 @@ def small(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Setting:
     """The tiny archive at 64 pixels, on the CPU."""
     return Setting(
         (
-            *("trainer.accelerator=cpu", "backbone.input_size=64", "split=lesion"),
-            *(f"data.root={archive}", f"data.cache={tmp_path_factory.mktemp('cache')}"),
+            *("machine.device=cpu", "backbone.input_size=64", "split=lesion"),
+            *(f"machine.data={archive}", f"machine.cache={tmp_path_factory.mktemp('cache')}"),
         ),
         batch=BATCH,
     )
@@ -157,7 +157,7 @@ def test_the_stages_of_a_run_are_watched(small, tmp_path) -> None:
     config = small.job(SMALL)
     small.samples(config)
     words = [*small.overrides, f"backbone={SMALL}", f"batch_size={BATCH}", *fixed.ONE_STEP]
-    stages = fixed._child([*words, f"runs={tmp_path}"])
+    stages = fixed._child([*words, f"machine.runs={tmp_path}"])
     assert len([*tmp_path.glob("*/*/*/DONE")]) == 1
     never = {"taking its weights"}  # there are none to take
     assert all(seconds > 0.001 for name, seconds in stages.items() if name not in never), stages
@@ -165,7 +165,7 @@ def test_the_stages_of_a_run_are_watched(small, tmp_path) -> None:
 
 def test_made_up_runs_fill_the_tables(tmp_path) -> None:
     assert fixed.make_runs(tmp_path, ["table8"], images=70) == 12
-    sweep = read_sweep("table8", [f"runs={tmp_path}"])
+    sweep = read_sweep("table8", [f"machine.runs={tmp_path}"])
     results = Results([sweep])
     rows = build_table(sweep, results).rows
     assert not results.damaged

@@ -55,7 +55,7 @@ def test_training_is_timed_from_the_third_batch_to_the_last(
 
 
 def test_what_workers_fetch_ahead_is_not_timed(setting: Setting) -> None:
-    config = setting.job(BACKBONE, "augment=datta", "data.workers=1", "batch_size=4")
+    config = setting.job(BACKBONE, "augment=datta", "machine.workers=1", "batch_size=4")
     samples = setting.samples(config)
     training = pipeline.Training(config, samples)
     trained = (samples.frame["split"] == "train").sum()
@@ -98,7 +98,7 @@ def test_images_are_counted_in_the_middle_of_each_pass(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("backbone", [BACKBONE, "resnet50"])  # RGB, and blue first
 def test_the_ordinary_way_feeds_the_same_numbers(setting: Setting, backbone: str) -> None:
-    config = setting.job(backbone, "compute=plain")
+    config = setting.job(backbone, "machine=plain")
     samples = setting.samples(config)
     network: Any = setting.steps(config).module.network.eval()
     first = int(np.flatnonzero(samples.frame["split"] == "train")[0])
@@ -164,13 +164,13 @@ def test_each_switch_of_the_device_is_flipped(setting: Setting) -> None:
     compute = resolve(setting.job(BACKBONE))
     assert switches.flips(compute, turnable=False) == [
         ("compute.precision", "bf16-mixed"),
-        ("compute.channels_last", "false"),
-        ("compute.fused", "false"),
-        ("compute.retain_memory", "false"),
-        ("compute.compile", "default"),
+        ("machine.channels_last", "false"),
+        ("machine.fused", "false"),
+        ("machine.retain_memory", "false"),
+        ("machine.compile", "default"),
         ("data.resident", "true"),
     ]
-    assert ("compute.turned", "false") in switches.flips(compute, turnable=True)
+    assert ("machine.rotated", "false") in switches.flips(compute, turnable=True)
 
 
 def test_a_switch_changes_speed_and_no_result(
@@ -180,7 +180,7 @@ def test_a_switch_changes_speed_and_no_result(
     monkeypatch.setattr(
         switches,
         "flips",
-        lambda *about: [flip for flip in every(*about) if flip[0] != "compute.compile"],
+        lambda *about: [flip for flip in every(*about) if flip[0] != "machine.compile"],
     )
     rows = switches.run(setting, BACKBONE)
     has_its_columns(switches.MEASUREMENT, rows)
@@ -201,7 +201,7 @@ def test_a_switch_that_cannot_be_flipped_leaves_the_others(
     monkeypatch.setattr(
         switches,
         "flips",
-        lambda *_: [("compute.compile", "default"), ("data.resident", "true")],
+        lambda *_: [("machine.compile", "default"), ("data.resident", "true")],
     )
     monkeypatch.setattr(switches, "_step", no_compiler)
     compiled, resident = switches.run(setting, BACKBONE)

@@ -14,9 +14,9 @@ def test_a_study_keeps_how_far_each_run_is_and_leaves_the_page_of_measurements_a
     archive: Path, tmp_path: Path
 ) -> None:
     overrides = [
-        *("seed=0", "debug=fast", "weights=none", "preprocess=paper", "trainer.accelerator=cpu"),
-        *("backbone.input_size=64", f"data.root={archive}", f"data.cache={tmp_path / 'cache'}"),
-        f"runs={tmp_path / 'runs'}",
+        *("seed=0", "debug=fast", "weights=none", "preprocess=paper", "machine.device=cpu"),
+        *("backbone.input_size=64", f"machine.data={archive}", f"machine.cache={tmp_path / 'cache'}"),
+        f"machine.runs={tmp_path / 'runs'}",
     ]
     main(["table10", "--minutes", "5", "--out", str(tmp_path / "bench"), *overrides])
     (device,) = (tmp_path / "bench").iterdir()

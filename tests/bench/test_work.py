@@ -72,7 +72,7 @@ def test_a_step_counted_on_shapes_is_the_step_that_is_taken(setting) -> None:
 def test_bfloat16_moves_fewer_bytes_for_the_same_flop(setting) -> None:
     work = {}
     for precision in ("32-true", "bf16-mixed"):
-        config = setting.job(BACKBONE, f"compute.precision={precision}")
+        config = setting.job(BACKBONE, f"precision={precision}")
         work[precision] = count(config, setting.samples(config), resolve(config), 64)
     assert work["bf16-mixed"].flop == work["32-true"].flop
     assert work["bf16-mixed"].bytes < 0.8 * work["32-true"].bytes

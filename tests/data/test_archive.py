@@ -46,7 +46,7 @@ def test_images_of_any_suffix_of_jpeg_and_png_count_and_other_files_do_not(
 def test_an_absent_root_names_the_three_ways_to_get_the_data(tmp_path: Path) -> None:
     with pytest.raises(SkinlesionError) as caught:
         ImageArchive(tmp_path / "absent")
-    for expected in (tmp_path / "absent", "make data", "data.root=", "HAM10000_ROOT", "data=demo"):
+    for expected in (tmp_path / "absent", "make data", "machine.data=", "HAM10000_ROOT", "data=demo"):
         assert str(expected) in str(caught.value)
 
 

@@ -333,7 +333,7 @@ def test_a_full_disk_is_said_before_the_work(
         opened(write(), tmp_path / "cache", 8_000)
     # 60 images of 8,000 * 8,000 * 3 bytes
     assert f"needs 11.5 GB in {tmp_path / 'cache'}, where 0.0 GB are free" in str(caught.value)
-    assert "data.cache=" in str(caught.value)
+    assert "machine.cache=" in str(caught.value)
     assert "SKINLESION_CACHE" in str(caught.value)
     assert caches(tmp_path / "cache") == []
 

@@ -139,7 +139,7 @@ def test_the_config_finds_the_archive_in_the_environment(
         config = compose("config", ["split=lesion", "seed=5"])
     split = instantiate(config.split, _target_="skinlesion.data.split.Split")
     assert split == replace(LESION, seed=5)
-    samples = prepared(Path(config.data.root), Path(config.data.cache), split)
+    samples = prepared(Path(config.machine.data), Path(config.machine.cache), split)
     assert len(samples.frame) == 58
     assert not nothing_built(cache)
 

@@ -10,7 +10,7 @@ import pytest
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation import bootstrap
 from skinlesion.evaluation.metrics import PER_CLASS, average_precision, evaluate
-from skinlesion.evaluation.predictions import Predictions
+from skinlesion.runs.predictions import Predictions
 from tests.evaluation.draws import lesion_weights
 
 CLASSES = ("akiec", "mel", "nv")

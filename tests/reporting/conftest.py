@@ -9,11 +9,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from skinlesion.data.ham10000 import CLASSES
-from skinlesion.evaluation.history import COLUMNS, write_history
-from skinlesion.evaluation.predictions import write_predictions
+from skinlesion.runs.history import COLUMNS, write_history
+from skinlesion.runs.predictions import write_predictions
 from skinlesion.reporting.tables import Results, Table, build_table
 from skinlesion.sweeps.jobs import Job, Sweep, read_sweep
-from skinlesion.training.rundir import identity
+from skinlesion.runs.directory import identity
 
 DATA, WEIGHTS = "d" * 64, "e" * 64
 
@@ -25,7 +25,7 @@ class Folder:
         self.path = path
 
     def sweep(self, name: str, *overrides: str) -> Sweep:
-        return read_sweep(name, [*overrides, f"runs={self.path}"])
+        return read_sweep(name, [*overrides, f"machine.runs={self.path}"])
 
     def add(self, job: Job, right: float = 0.8, images: int = 40, key: str = "k", **made: object):
         """A finished run in which a share of the images is told rightly, two images a lesion."""

@@ -14,7 +14,7 @@ def runs(folder) -> str:
     """A folder with one run."""
     (job,) = folder.sweep("table4", *MOBILE).jobs
     folder.add(job)
-    return f"runs={folder.path}"
+    return f"machine.runs={folder.path}"
 
 
 def test_tables_are_written_beside_the_runs(folder, runs: str, capsys) -> None:
@@ -38,7 +38,7 @@ def test_a_collection_gives_the_same_table_and_names_no_path(folder, runs: str, 
     kept = tmp_path / "kept"
     main(["collect", str(folder.path), str(kept)])
     for where, out in ((folder.path, "a"), (kept, "b")):
-        main(["tables", "table4", *MOBILE, f"runs={where}", "--out", str(tmp_path / out)])
+        main(["tables", "table4", *MOBILE, f"machine.runs={where}", "--out", str(tmp_path / out)])
     first, second = ((tmp_path / out / "table4.csv").read_text() for out in "ab")
     assert first == second
     assert "not run" not in (tmp_path / "b" / "table4.md").read_text()

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from skinlesion.errors import SkinlesionError
-from skinlesion.evaluation.predictions import write_predictions
+from skinlesion.runs.predictions import write_predictions
 from skinlesion.reporting.compare import METRICS, compare, table
 from tests.evaluation.draws import lesion_weights
 

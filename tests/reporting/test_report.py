@@ -14,7 +14,7 @@ from PIL import Image
 
 import skinlesion.reporting.figures
 from skinlesion.errors import SkinlesionError
-from skinlesion.evaluation.predictions import read_predictions, write_predictions
+from skinlesion.runs.predictions import read_predictions, write_predictions
 from skinlesion.reporting.__main__ import main
 from skinlesion.reporting.markup import Html, tag
 from tests.reporting.conftest import Folder
@@ -50,7 +50,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 
 def report(folder: Folder, *words: str) -> str:
-    main(["report", *words, f"runs={folder.path}", "--no-figures"])
+    main(["report", *words, f"machine.runs={folder.path}", "--no-figures"])
     return (folder.path / "report.html").read_text()
 
 
@@ -93,14 +93,14 @@ def test_runs_of_no_sweep_are_shown_without_a_table(folder: Folder, jobs, monkey
 def test_a_misspelt_override_is_one_message_with_what_is_near(folder: Folder) -> None:
     for words in (["report", "table4"], ["tables", "table4"]):
         with pytest.raises(SystemExit) as stopped:
-            main([*words, "optimiser.lr=1", f"runs={folder.path}"])
+            main([*words, "optimiser.lr=1", f"machine.runs={folder.path}"])
         assert "there is no 'optimiser.lr' in the config" in str(stopped.value)
         assert "optimizer.lr" in str(stopped.value)
 
 
 def test_no_run_is_one_message(folder: Folder) -> None:
     with pytest.raises(SystemExit, match=r"holds no finished run that can be read"):
-        main(["report", *ONE, f"runs={folder.path}"])
+        main(["report", *ONE, f"machine.runs={folder.path}"])
 
 
 def test_hostile_text_is_escaped(folder: Folder, jobs) -> None:
@@ -193,7 +193,7 @@ def test_figures_are_drawn_where_there_are_none_or_older_ones(folder: Folder, jo
         draw(SimpleNamespace(figures=run / "figures"))
     os.utime(outdated / "predictions.csv", (2e9, 2e9))
     figures(lambda directory, data: seen.append((directory.path, data)) or draw(directory))
-    main(["report", *ONE, f"runs={folder.path}", "--data", "images"])
+    main(["report", *ONE, f"machine.runs={folder.path}", "--data", "images"])
     assert sorted(seen) == sorted([(new, Path("images")), (outdated, Path("images"))])
     html = (folder.path / "report.html").read_text()
     assert html.count("data:image/webp;base64,") == 6
@@ -205,7 +205,7 @@ def test_a_run_whose_figures_cannot_be_drawn_says_why(folder: Folder, jobs, figu
 
     folder.add(jobs[0])
     figures(fail)
-    main(["report", *ONE, f"runs={folder.path}"])
+    main(["report", *ONE, f"machine.runs={folder.path}"])
     html = (folder.path / "report.html").read_text()
     assert "The figures could not be drawn: the history has no rows" in html
 
@@ -235,7 +235,7 @@ def written(jobs, tmp_path_factory: pytest.TempPathFactory) -> Folder:
     for job, right in zip(jobs, (0.9, 0.6, 0.8, 0.7), strict=True):
         run = folder.add(job, right)
         draw(SimpleNamespace(figures=run / "figures"))
-    main(["report", "table4", "leakage", rows, "seed=0", f"runs={folder.path}"])
+    main(["report", "table4", "leakage", rows, "seed=0", f"machine.runs={folder.path}"])
     return folder
 
 

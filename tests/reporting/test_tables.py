@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from skinlesion.evaluation.metrics import evaluate
-from skinlesion.evaluation.predictions import read_predictions
+from skinlesion.runs.predictions import read_predictions
 from skinlesion.reporting.page import tables_page
 from skinlesion.reporting.published import Cell
 from skinlesion.reporting.render import MINUS, grid, latex, long_csv, markdown, missing, notes
 from skinlesion.reporting.tables import Entry, Ours, Results, Table, build_table
-from skinlesion.sweeps.outcome import Failures
-from skinlesion.training.rundir import identity
+from skinlesion.runs.outcome import Failures
+from skinlesion.runs.directory import identity
 
 
 def row_of(table: Table, label: str, group: str = ""):
@@ -81,7 +81,7 @@ def test_what_is_not_run_says_so_and_names_the_command(folder) -> None:
     assert table.command in text
     assert table.command == (
         "python train.py -cd sweeps -cn table4 -m experiment=md_mobilenet_v2,md_resnet50 seed=0,1 "
-        f"runs={folder.path}"
+        f"machine.runs={folder.path}"
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from skinlesion.training.run import run
-from skinlesion.training.rundir import RunDirectory
+from skinlesion.runs.directory import RunDirectory
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -19,8 +19,8 @@ def trained(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     overrides = [
         *("backbone=mobilenet_v3_small", "backbone.input_size=64", "weights=none"),
         *("preprocess=paper", "split=lesion", "batch_size=16", "optimizer.eps=0.001"),
-        *("trainer.accelerator=cpu", "trainer.max_epochs=2"),
-        *(f"data.root={archive}", f"data.cache={base / 'cache'}", f"runs={base / 'runs'}"),
+        *("machine.device=cpu", "trainer.max_epochs=2"),
+        *(f"machine.data={archive}", f"machine.cache={base / 'cache'}", f"machine.runs={base / 'runs'}"),
     ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return run(compose("config", overrides)).path

@@ -6,7 +6,7 @@ import torch
 
 from skinlesion.data.archive import ImageArchive
 from skinlesion.errors import SkinlesionError
-from skinlesion.evaluation.predictions import read_predictions
+from skinlesion.runs.predictions import read_predictions
 from skinlesion.models.build import build_classifier
 from skinlesion.models.soft_attention import ReleasedSoftAttention
 from skinlesion.serving.attention import explain, overlay

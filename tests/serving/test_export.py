@@ -16,7 +16,7 @@ from skinlesion.data.encoding import Category, MetadataEncoder, Number
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.bootstrap import interval, resample
 from skinlesion.evaluation.calibration import scale
-from skinlesion.evaluation.predictions import read_predictions
+from skinlesion.runs.predictions import read_predictions
 from skinlesion.export import main
 from skinlesion.models.build import build_classifier
 from skinlesion.serving.export import bundle, formats
@@ -25,7 +25,7 @@ from skinlesion.serving.export.measure import latencies
 from skinlesion.serving.export.onnx import write_onnx
 from skinlesion.serving.export.runtimes import Outputs, check_parity, onnx_runtime, torch_runtime
 from skinlesion.serving.model import LesionModel, load_run
-from skinlesion.training.rundir import RunDirectory
+from skinlesion.runs.directory import RunDirectory
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +278,7 @@ def test_a_run_of_a_few_batches_shows_no_accuracy(
 def test_without_the_data_there_is_no_int8_and_parity_is_checked_on_noise(
     finished_run: RunDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    finished_run.config.data.root = "/nowhere"
+    finished_run.config.machine.data = "/nowhere"
     OmegaConf.save(finished_run.config, finished_run.path / "config.yaml")
     main([str(finished_run.path), "--formats", "safetensors,int8", "--repeats", "0"])
     said = capsys.readouterr().err

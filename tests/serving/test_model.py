@@ -13,9 +13,9 @@ import skinlesion.serving.model
 from skinlesion.data.archive import ImageArchive
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.calibration import scale
-from skinlesion.evaluation.predictions import read_predictions
+from skinlesion.runs.predictions import read_predictions
 from skinlesion.serving.model import LesionModel, load_run, temperature_of
-from skinlesion.training.rundir import RunDirectory
+from skinlesion.runs.directory import RunDirectory
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from skinlesion import predict
 from skinlesion.data.archive import ImageArchive
 from skinlesion.errors import SkinlesionError
-from skinlesion.evaluation.predictions import read_predictions
+from skinlesion.runs.predictions import read_predictions
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ def tiny(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "preprocess=paper",
         "batch_size=16",
         "optimizer.eps=0.001",
-        "trainer.accelerator=cpu",
-        f"data.root={archive}",
-        f"data.cache={tmp_path_factory.mktemp('cache')}",
+        "machine.device=cpu",
+        f"machine.data={archive}",
+        f"machine.cache={tmp_path_factory.mktemp('cache')}",
     ]

@@ -14,14 +14,14 @@ from omegaconf import DictConfig, open_dict
 from skinlesion.errors import SkinlesionError
 from skinlesion.sweeps.job import run_job
 from skinlesion.sweeps.jobs import CONF
-from skinlesion.sweeps.outcome import Failures, Outcome, read_outcomes
-from skinlesion.training.rundir import RunLocked, identity
+from skinlesion.runs.outcome import Failures, Outcome, read_outcomes
+from skinlesion.runs.directory import RunLocked, identity
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> DictConfig:
     """The config of a sweep's fourth job."""
-    overrides = ["dropout=0.1", f"runs={tmp_path}"]
+    overrides = ["dropout=0.1", f"machine.runs={tmp_path}"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(
             "config",

@@ -7,7 +7,7 @@ import pytest
 from skinlesion.errors import SkinlesionError
 from skinlesion.reporting.published import read_published
 from skinlesion.sweeps.jobs import CONF, names, parameters, read_sweep
-from skinlesion.training.rundir import identity
+from skinlesion.runs.directory import identity
 
 PAPER = [f"table{number}" for number in range(3, 12)]
 STUDIES = ["ablation", "backbones", "leakage", "paper", "truncation"]
@@ -100,7 +100,7 @@ def test_paths_and_devices_are_no_part_of_an_identity_but_the_seed_is() -> None:
     def of(*overrides: str) -> str:
         return identity(read_sweep("table10", ["seed=0", *overrides]).jobs[0].config)
 
-    assert of() == of("runs=elsewhere", "data.root=x", "weights=none", "trainer.devices=2")
+    assert of() == of("machine.runs=elsewhere", "machine.data=x", "weights=none", "trainer.devices=2")
     assert of() != of("seed=1")
     assert of() != of("dropout=0.1")
 

@@ -13,7 +13,7 @@ import pytest
 
 from skinlesion.sweeps.jobs import read_sweep
 from skinlesion.sweeps.status import report, sweep_status
-from skinlesion.training.rundir import RunDirectory, find_runs, identity
+from skinlesion.runs.directory import RunDirectory, find_runs, identity
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "fixtures" / "mini.md"
@@ -56,7 +56,7 @@ class Sweep:
         self.file, self.runs = folder / "sweeps" / "mini.yaml", folder / "runs"
         self.file.parent.mkdir()
         self.file.write_text(MINI)
-        self.overrides = [*tiny, f"trainer.max_epochs={EPOCHS}", f"runs={self.runs}"]
+        self.overrides = [*tiny, f"trainer.max_epochs={EPOCHS}", f"machine.runs={self.runs}"]
         self.command = ["-cd", str(self.file.parent), "-cn", "mini", "-m", *self.overrides]
 
     def read(self):
@@ -182,7 +182,7 @@ def test_two_processes_train_two_runs_by_joblib(sweep: Sweep, tmp_path: Path) ->
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     process = start(
         *(*sweep.command, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
-        *("seed=0", "debug=fast", f"runs={tmp_path}"),
+        *("seed=0", "debug=fast", f"machine.runs={tmp_path}"),
     )
     output, _ = process.communicate()
     assert process.returncode == 0, output
@@ -194,7 +194,7 @@ def test_a_job_of_a_cluster_goes_on_after_it_was_preempted(sweep: Sweep, tmp_pat
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     process = start(
         *(*sweep.command, "hydra/launcher=submitit_local", "experiment=md_mobilenet_v3_small"),
-        *("seed=0", "trainer.max_epochs=12", f"runs={tmp_path}"),
+        *("seed=0", "trainer.max_epochs=12", f"machine.runs={tmp_path}"),
     )
     wait_for(lambda: bool([*tmp_path.glob("*/*/*/checkpoints/last.ckpt")]), process)
     (task,) = tasks_of_submitit(tmp_path)

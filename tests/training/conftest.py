@@ -23,11 +23,11 @@ def tiny(archive: Path, cache: Path, tmp_path: Path) -> list[str]:
         "weights=none",
         "preprocess=paper",
         "trainer.max_epochs=2",
-        "trainer.accelerator=cpu",
+        "machine.device=cpu",
         "optimizer.eps=0.001",
-        f"data.root={archive}",
-        f"data.cache={cache}",
-        f"runs={tmp_path / 'runs'}",
+        f"machine.data={archive}",
+        f"machine.cache={cache}",
+        f"machine.runs={tmp_path / 'runs'}",
     ]
 
 

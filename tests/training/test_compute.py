@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.classification import MulticlassAccuracy
 
 from skinlesion.errors import SkinlesionError
-from skinlesion.evaluation.predictions import read_predictions
+from skinlesion.runs.predictions import read_predictions
 from skinlesion.training.build import (
     build_loaders,
     build_module,
@@ -28,7 +28,7 @@ from skinlesion.training.compute import largest_batch, resolve
 from skinlesion.training.metrics import BalancedAccuracy
 from skinlesion.training.module import LesionModule
 from skinlesion.training.run import run
-from skinlesion.training.rundir import identity
+from skinlesion.runs.directory import identity
 
 Config = Callable[..., DictConfig]
 
@@ -46,12 +46,12 @@ def reference() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     "switch",
     [
-        "compute.channels_last=true",
-        "compute.turned=true",
-        "compute.fused=true",
-        "compute.retain_memory=true",
-        "compute.evaluation_batch=5",
-        "compute.tf32=true",
+        "machine.channels_last=true",
+        "machine.rotated=true",
+        "machine.fused=true",
+        "machine.retain_memory=true",
+        "machine.evaluation_batch=5",
+        "machine.tf32=true",
         "data.resident=true",
         "compute=auto",
     ],
@@ -60,10 +60,10 @@ def test_each_switch_gives_the_predictions_of_the_plain_run(
     config: Config, reference: dict[str, np.ndarray], tmp_path: Path, switch: str
 ) -> None:
     # Some steps: rounding grows with every one of them, for two epochs it stays small.
-    recipe = ("compute=plain", "compute.evaluation_batch=32", "optimizer.lr=1e-4")
+    recipe = ("machine=plain", "machine.evaluation_batch=32", "optimizer.lr=1e-4")
     if not reference:
         reference["plain"] = predicted(config(*recipe))
-    found = predicted(config(*recipe, switch, f"runs={tmp_path / 'switched'}"))
+    found = predicted(config(*recipe, switch, f"machine.runs={tmp_path / 'switched'}"))
     assert np.ptp(reference["plain"], axis=0).max() > 1e-3  # not all alike
     np.testing.assert_allclose(found, reference["plain"], atol=2e-4)
 
@@ -72,8 +72,8 @@ def test_bfloat16_gives_the_predictions_of_float32_within_its_tolerance(
     config: Config, tmp_path: Path
 ) -> None:
     recipe = ("optimizer.lr=1e-4", "trainer.max_epochs=1")
-    full = predicted(config(*recipe, "compute.precision=32-true"))
-    half = predicted(config(*recipe, "compute.precision=bf16-mixed", f"runs={tmp_path / 'half'}"))
+    full = predicted(config(*recipe, "precision=32-true"))
+    half = predicted(config(*recipe, "precision=bf16-mixed", f"machine.runs={tmp_path / 'half'}"))
     assert 0 < np.abs(full - half).max() < 0.03
 
 
@@ -106,7 +106,7 @@ def test_gradients_with_channels_last_are_those_of_the_plain_step(
     config: Config, attention: str
 ) -> None:
     recipe = ("dropout=0", f"attention={attention}")
-    plain = gradients(config(*recipe, "compute=plain"))
+    plain = gradients(config(*recipe, "machine=plain"))
     assert plain["attention.conv.weight" if attention == "paper" else "attention.weight"].any()
     assert_equal(gradients(config(*recipe)), plain)
 
@@ -122,7 +122,7 @@ def test_compilation_reaches_training_and_keeps_the_names_of_weights(
 ) -> None:
     modes = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, mode: modes.append(mode))
-    directory = run(config("compute.compile=reduce-overhead", "debug=fast"))
+    directory = run(config("machine.compile=reduce-overhead", "debug=fast"))
     assert set(modes) == {"reduce-overhead"}
     state = torch.load(directory.best, weights_only=True)["state_dict"]
     assert not [name for name in state if "_orig_mod" in name]
@@ -214,10 +214,10 @@ def test_auto_is_the_devices_own(config: Config, monkeypatch: pytest.MonkeyPatch
     )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
-    gpu = resolve(config("trainer.accelerator=auto"))
+    gpu = resolve(config("machine.device=auto"))
     assert (gpu.device, gpu.precision, gpu.evaluation_batch) == ("cuda", "bf16-mixed", None)
     assert (gpu.resident, gpu.retain_memory) == (None, False)
-    assert resolve(config("trainer.accelerator=cpu")).device == "cpu"
+    assert resolve(config("machine.device=cpu")).device == "cpu"
 
 
 @pytest.mark.parametrize(("amx", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
@@ -232,11 +232,11 @@ def test_a_cpu_takes_bfloat16_for_dense_convolutions_if_it_multiplies_it_in_hard
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("compute.precision=16", "compute.precision=16: expected one of auto, 32-true, bf16-mixed"),
-        ("compute.compile=fast", "compute.compile=fast: expected one of auto, null, default"),
-        ("compute.fused=1", "compute.fused=1: expected one of auto, true, false"),
+        ("precision=16", "precision=16: expected one of auto, 32-true, bf16-mixed"),
+        ("machine.compile=fast", "machine.compile=fast: expected one of auto, null, default"),
+        ("machine.fused=1", "machine.fused=1: expected one of auto, true, false"),
         (
-            "compute.evaluation_batch=0",
+            "machine.evaluation_batch=0",
             "evaluation_batch=0: expected auto or a whole number",
         ),
         ("data.resident=gpu", "data.resident=gpu: expected one of auto, true, false"),
@@ -251,9 +251,9 @@ def test_of_how_it_is_computed_only_a_named_precision_is_part_of_what_a_run_is(
     config: Config,
 ) -> None:
     same = identity(config())
-    assert identity(config("compute=plain", "compute.precision=auto")) == same  # all switches
-    assert identity(config("compute.compile=default", "compute.evaluation_batch=1")) == same
-    assert identity(config("compute.precision=bf16-mixed")) != same
+    assert identity(config("machine=plain", "precision=auto")) == same  # all switches
+    assert identity(config("machine.compile=default", "machine.evaluation_batch=1")) == same
+    assert identity(config("precision=bf16-mixed")) != same
 
 
 def test_an_optimizer_that_cannot_be_fused_is_left_as_it_is(config: Config) -> None:

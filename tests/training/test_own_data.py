@@ -18,10 +18,10 @@ from PIL import Image
 from skinlesion.data.__main__ import main as data_command
 from skinlesion.data.encoding import MetadataEncoder
 from skinlesion.errors import SkinlesionError
-from skinlesion.evaluation.predictions import read_predictions
+from skinlesion.runs.predictions import read_predictions
 from skinlesion.models.build import build_classifier
 from skinlesion.training.run import run
-from skinlesion.training.rundir import RunDirectory, identity
+from skinlesion.runs.directory import RunDirectory, identity
 
 CONF = Path(__file__).parents[2] / "conf"
 COLOURS = {"Red": (220, 60, 60), "green": (60, 200, 60), "No": (60, 60, 220)}
@@ -168,7 +168,7 @@ def test_what_the_data_is_made_of_is_part_of_a_run_and_names_of_files_are_not(
 ) -> None:
     first = mine()
     assert identity(mine("data.tables=[list]")) == identity(first)
-    assert identity(mine("data.root=elsewhere")) == identity(first)
+    assert identity(mine("machine.data=elsewhere")) == identity(first)
     others = [
         mine("data.classes=[green,Red,'No']"),
         mine("data.columns.lesion=null"),
@@ -239,7 +239,7 @@ def isic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_isic_2019_is_trained_from_its_own_files(config: Config, isic: Path) -> None:
     directory = run(
-        config("data=isic2019", f"data.root={isic}", "split=lesion", "trainer.max_epochs=1")
+        config("data=isic2019", f"machine.data={isic}", "split=lesion", "trainer.max_epochs=1")
     )
     saved = description(directory)
     assert saved["classes"] == [*ISIC_CLASSES[:-1]]

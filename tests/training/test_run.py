@@ -23,10 +23,10 @@ from skinlesion.data.ham10000 import CLASSES
 from skinlesion.data.schema import Schema
 from skinlesion.data.table import read_table
 from skinlesion.errors import SkinlesionError
-from skinlesion.evaluation.predictions import read_predictions
+from skinlesion.runs.predictions import read_predictions
 from skinlesion.models.build import build_classifier
 from skinlesion.training.run import run
-from skinlesion.training.rundir import RunDirectory
+from skinlesion.runs.directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
 Config = Callable[..., DictConfig]
@@ -100,8 +100,8 @@ def test_the_same_command_again_says_that_it_is_done(
         again = run(config("trainer.max_epochs=1"))
     assert again.path == first.path
     assert again.last.stat().st_mtime_ns == before
-    assert "is done; force=true" in caplog.text
-    assert run(config("trainer.max_epochs=1", "force=true")).last.stat().st_mtime_ns > before
+    assert "is done; machine.force=true" in caplog.text
+    assert run(config("trainer.max_epochs=1", "machine.force=true")).last.stat().st_mtime_ns > before
 
 
 def test_seed_and_machine_are_no_part_of_a_runs_key_but_everything_else_is(
@@ -113,7 +113,7 @@ def test_seed_and_machine_are_no_part_of_a_runs_key_but_everything_else_is(
     elsewhere = shutil.copytree(archive, tmp_path / "copy")
     same = key()
     assert key("seed=1") == same
-    assert key(f"data.root={elsewhere}", "data.workers=1", "force=true") == same
+    assert key(f"machine.data={elsewhere}", "machine.workers=1", "machine.force=true") == same
     others = [key("optimizer.lr=0.01"), key("split=lesion"), key("data.limit=40")]
     assert len({same, *others}) == 4
 
@@ -126,16 +126,16 @@ def test_other_pixels_under_the_same_names_are_another_run(
     other = write_demo(tmp_path / "other", images=80, size=(100, 75), progress=False)
     assert (
         run(config("debug=fast")).path.parent.name
-        != run(config("debug=fast", f"data.root={other}")).path.parent.name
+        != run(config("debug=fast", f"machine.data={other}")).path.parent.name
     )
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(config: Config, tmp_path: Path) -> None:
     # A scheduler that reduces after every epoch shows whether its step is lost on resuming.
-    overrides = ("augment=datta", "data.workers=0", "scheduler.patience=0", "scheduler.threshold=9")
+    overrides = ("augment=datta", "machine.workers=0", "scheduler.patience=0", "scheduler.threshold=9")
     whole = run(config(*overrides, "trainer.max_epochs=3"))
     # The same run, cut after its second epoch.
-    cut = config(*overrides, "trainer.max_epochs=3", f"runs={tmp_path / 'cut'}")
+    cut = config(*overrides, "trainer.max_epochs=3", f"machine.runs={tmp_path / 'cut'}")
     directory = RunDirectory(tmp_path / "cut" / Path(*whole.path.parts[-3:]))
     with pytest.MonkeyPatch.context() as patch:
         stop_after(2, patch)
@@ -200,7 +200,7 @@ def test_a_moved_run_keeps_its_best_epoch(config: Config, tmp_path: Path) -> Non
         with pytest.raises(PowerCut):
             run(config("trainer.max_epochs=3"))
     shutil.move(tmp_path / "runs", tmp_path / "moved")
-    directory = run(config("trainer.max_epochs=3", f"runs={tmp_path / 'moved'}"))
+    directory = run(config("trainer.max_epochs=3", f"machine.runs={tmp_path / 'moved'}"))
     state = torch.load(directory.last, weights_only=True)["callbacks"]
     best = next(s for name, s in state.items() if "val_accuracy" in name)
     history = pd.read_csv(directory.history)
@@ -223,7 +223,7 @@ def test_two_processes_do_not_write_into_one_run(config: Config) -> None:
     [
         ("weights=absent.safetensors", "no such file"),
         ("backbone.cut=blocks.9", "Nearest"),
-        ("data.root=absent", "four ways to get data"),
+        ("machine.data=absent", "four ways to get data"),
         ("batch_size=0", "batch_size=0: expected a whole number from 1"),
         ("seed=x", "seed=x: expected a whole number"),
         ("trainer.limit_val_batches=0", "expected more, because validation selects the checkpoint"),
@@ -248,7 +248,7 @@ def test_two_processes_do_not_write_into_one_run(config: Config) -> None:
         ("backbone.keras_momentum=0", "keras_momentum: expected a number above 0, at most 1, or"),
         ("initialiser=he", "initialiser=he: expected one of keras, torch"),
         ("pooling=min", "pooling=min: expected one of max, average"),
-        ("data.workers=-1", "data.workers=-1: expected a whole number from 0"),
+        ("machine.workers=-1", "machine.workers=-1: expected a whole number from 0"),
     ],
 )
 def test_wrong_input_is_one_error_and_leaves_no_run(

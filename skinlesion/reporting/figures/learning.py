@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from omegaconf import DictConfig, OmegaConf
 
 from skinlesion.errors import SkinlesionError, listing
-from skinlesion.evaluation.history import COLUMNS
+from skinlesion.runs.history import COLUMNS
 from skinlesion.reporting.figures.page import BLUE, GREEN, GREY, VERMILLION, Page, in_style
 
 WIDTH, HEIGHT = 3.3, 1.75  # of a panel, inches

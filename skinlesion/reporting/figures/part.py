@@ -14,7 +14,7 @@ from skinlesion.evaluation.bootstrap import (
     value_at,
 )
 from skinlesion.evaluation.metrics import average_precision, evaluate, macro
-from skinlesion.evaluation.predictions import Predictions
+from skinlesion.runs.predictions import Predictions
 
 DRAWS = 1000
 AVERAGE_PRECISION = "ap"  # an address like those of evaluate, which has no such metric

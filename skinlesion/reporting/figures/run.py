@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.calibration import fit_temperature
-from skinlesion.evaluation.history import read_history
-from skinlesion.evaluation.predictions import Predictions, read_predictions
+from skinlesion.runs.history import read_history
+from skinlesion.runs.predictions import Predictions, read_predictions
 from skinlesion.reporting.figures.confusion import confusion_matrix
 from skinlesion.reporting.figures.curves import precision_recall, roc
 from skinlesion.reporting.figures.f1 import per_class_f1, published_row, row_name
@@ -22,7 +22,7 @@ from skinlesion.reporting.figures.page import Page
 from skinlesion.reporting.figures.part import Part
 from skinlesion.reporting.figures.reliability import reliability
 from skinlesion.reporting.figures.source import Source, open_source
-from skinlesion.training.rundir import RunDirectory
+from skinlesion.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from skinlesion.serving.model import LesionModel

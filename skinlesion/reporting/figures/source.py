@@ -48,9 +48,9 @@ def open_source(config: DictConfig, data_root: Path | None) -> Source | None:
 
     Args:
         config: of the run.
-        data_root: the folder of the images; None: the config's `data.root`.
+        data_root: the folder of the images; None: the config's `machine.data`.
     """
-    root = data_root or OmegaConf.select(config, "data.root")
+    root = data_root or OmegaConf.select(config, "machine.data")
     if root is None:
         why = "the run does not say where its images are (it was collected)"
         log.warning("mistakes and attention are not drawn: %s. %s", why, ELSEWHERE)

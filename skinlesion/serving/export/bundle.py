@@ -15,7 +15,7 @@ import numpy as np
 
 from skinlesion.data.ham10000 import CLASSES
 from skinlesion.errors import SkinlesionError
-from skinlesion.evaluation.predictions import Predictions, read_predictions
+from skinlesion.runs.predictions import Predictions, read_predictions
 from skinlesion.files import replacing
 from skinlesion.serving.export.card import model_card
 from skinlesion.serving.export.formats import FILES
@@ -29,8 +29,8 @@ from skinlesion.serving.export.runtimes import (
 )
 from skinlesion.serving.export.trial import Trial, drawn, find_trial
 from skinlesion.serving.model import LesionModel, load_run
-from skinlesion.training.provenance import provenance
-from skinlesion.training.rundir import RunDirectory
+from skinlesion.runs.provenance import provenance
+from skinlesion.runs.directory import RunDirectory
 
 RECORD = "export.json"
 CARD = "README.md"

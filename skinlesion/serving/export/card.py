@@ -10,13 +10,13 @@ from omegaconf import OmegaConf
 
 from skinlesion.evaluation.bootstrap import value_at
 from skinlesion.evaluation.metrics import evaluate
-from skinlesion.evaluation.predictions import Predictions, read_predictions
+from skinlesion.runs.predictions import Predictions, read_predictions
 from skinlesion.serving.answer import full_name
 from skinlesion.serving.export.card_origin import data, licence, limits, training
 from skinlesion.serving.export.card_quality import calibration, quality, rounded
 from skinlesion.serving.export.card_use import contract, files, use
 from skinlesion.serving.model import LesionModel
-from skinlesion.training.rundir import RunDirectory
+from skinlesion.runs.directory import RunDirectory
 
 DATA = {"ham10000": "HAM10000", "drawn": "drawn pictures", "own": "own images"}
 HUB = {"accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "macro.auc": "Mean AUC"}

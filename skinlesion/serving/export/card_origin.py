@@ -8,7 +8,7 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from skinlesion.serving.export.text import percent, table
-from skinlesion.training.rundir import RunDirectory
+from skinlesion.runs.directory import RunDirectory
 
 SEEN = {
     "val": "validation part, which also selected the checkpoint",

@@ -8,7 +8,7 @@ import numpy as np
 from skinlesion.evaluation.bootstrap import interval, resample, value_at
 from skinlesion.evaluation.calibration import scale
 from skinlesion.evaluation.metrics import evaluate
-from skinlesion.evaluation.predictions import Predictions
+from skinlesion.runs.predictions import Predictions
 from skinlesion.serving.answer import full_name
 from skinlesion.serving.export.card_origin import SEEN
 from skinlesion.serving.export.formats import FILES

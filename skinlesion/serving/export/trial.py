@@ -12,9 +12,9 @@ from skinlesion.data.samples import Samples, check
 from skinlesion.data.schema import Schema
 from skinlesion.data.split import Split
 from skinlesion.errors import SkinlesionError
-from skinlesion.evaluation.predictions import Predictions
+from skinlesion.runs.predictions import Predictions
 from skinlesion.serving.model import LesionModel
-from skinlesion.training.rundir import RunDirectory
+from skinlesion.runs.directory import RunDirectory
 
 NOISE = 8  # images
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from skinlesion.evaluation.history import COLUMNS as HISTORY
-from skinlesion.evaluation.predictions import COLUMNS, Predictions, write_predictions
+from skinlesion.runs.history import COLUMNS as HISTORY
+from skinlesion.runs.predictions import COLUMNS, Predictions, write_predictions
 from skinlesion.reporting.figures.part import Part
-from skinlesion.training.rundir import RunDirectory
+from skinlesion.runs.directory import RunDirectory
 
 CLASSES = ("akiec", "bcc", "nv")
 Y = np.array([0, 0, 1, 1, 2, 2])

@@ -15,6 +15,9 @@ from skinlesion.errors import SkinlesionError, listing
 from skinlesion.files import replacing
 
 COLUMNS = ("image_id", "lesion_id", "split", "label")
+PARTS = ("train", "val", "test")
+# What the images of a held-out part did in training.
+SELECTED = {"val": "selected the checkpoint", "test": "selected nothing"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class Predictions:
                 f"no predictions for split '{split}'; there are {listing(self.splits)}"
             )
         return Predictions(rows.reset_index(drop=True), self.classes)
+
+    @property
+    def reported(self) -> str:
+        """The part that the protocol reports: test where there is one, else val."""
+        return max(self.splits, key=PARTS.index)
 
     @property
     def y(self) -> NDArray[np.int64]:

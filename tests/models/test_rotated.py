@@ -1,4 +1,4 @@
-"""A backbone on turned images computes what it computes on images as they are."""
+"""A backbone on rotated images computes what it computes on images as they are."""
 
 import pytest
 import torch
@@ -7,16 +7,16 @@ from timm.models import create_feature_extractor
 from torch import nn
 
 from skinlesion.models import Backbone, BackboneSpec
-from skinlesion.models.turned import TurnedConv2d, turn, turnable
+from skinlesion.models.rotated import RotatedConv2d, turn, turnable
 
 
 def pair(fields):
-    """A backbone with random weights, and the same on turned images; batch norms in training."""
+    """A backbone with random weights, and the same on rotated images; batch norms in training."""
     torch.manual_seed(0)
-    plain, turned = (Backbone(BackboneSpec.from_config(fields)).double() for _ in range(2))
-    turned.turn()
-    turned.load_state_dict(plain.state_dict())  # the names and the weights are the same
-    return plain, turned
+    plain, rotated = (Backbone(BackboneSpec.from_config(fields)).double() for _ in range(2))
+    rotated.rotate()
+    rotated.load_state_dict(plain.state_dict())  # the names and the weights are the same
+    return plain, rotated
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "mobilenet_v3_large"])
@@ -32,14 +32,14 @@ def test_the_feature_map_and_every_gradient_are_the_same(config, name, size):
     direction = torch.randn_like(maps[0])
     for t in maps:
         t.backward(direction)
-    plain, turned = (dict(backbone.named_parameters()) for backbone in backbones)
+    plain, rotated = (dict(backbone.named_parameters()) for backbone in backbones)
     for key, parameter in plain.items():
         assert parameter.grad is not None
-        torch.testing.assert_close(turned[key].grad, parameter.grad, rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(rotated[key].grad, parameter.grad, rtol=1e-7, atol=1e-9)
 
 
 def test_no_map_is_padded_by_a_copy(config, image):
-    plain, turned = pair(config())
+    plain, rotated = pair(config())
 
     def padded(backbone):
         with torch.profiler.profile(acc_events=True) as profiler, torch.no_grad():
@@ -47,7 +47,7 @@ def test_no_map_is_padded_by_a_copy(config, image):
         return {event.key: event.count for event in profiler.key_averages()}.get("aten::pad", 0)
 
     assert padded(plain) == 5  # the stem and four blocks
-    assert padded(turned) == 0
+    assert padded(rotated) == 0
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,8 @@ def test_no_map_is_padded_by_a_copy(config, image):
 def test_backbones_that_nothing_would_be_saved_for_stay_as_they_are(config, name):
     backbone = Backbone(BackboneSpec.from_config(config(name)))
     kinds = [type(module) for module in backbone.modules()]
-    backbone.turn()
-    assert not backbone.turned
+    backbone.rotate()
+    assert not backbone.rotated
     assert [type(module) for module in backbone.modules()] == kinds
 
 
@@ -78,14 +78,14 @@ def test_convolutions_of_stride_one_do_not_mind(convolution):
     plain = trunk(SAME, nn.ReLU(), convolution).eval()
     image = torch.rand(1, 3, 12, 14)
     expected = plain(image)["t"]
-    assert turn(plain)
+    assert rotate(plain)
     torch.testing.assert_close(plain(image.flip(2, 3))["t"].flip(2, 3), expected)
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        nn.Conv2d(4, 4, 3, stride=2, padding=1),  # leaves out the last row of the turned map
+        nn.Conv2d(4, 4, 3, stride=2, padding=1),  # leaves out the last row of the rotated map
         Conv2dSame(4, 4, 1, stride=2),  # takes the other pixels
         Conv2dSame(4, 4, 2),  # padded on one side
         Conv2dSame(4, 4, 3, stride=3),
@@ -98,5 +98,5 @@ def test_convolutions_of_stride_one_do_not_mind(convolution):
 def test_a_trunk_that_would_compute_something_else_is_not_turned(other):
     whole = trunk(SAME, other)
     assert not turnable(whole)
-    assert not turn(whole)
-    assert not any(isinstance(module, TurnedConv2d) for module in whole.modules())
+    assert not rotate(whole)
+    assert not any(isinstance(module, RotatedConv2d) for module in whole.modules())

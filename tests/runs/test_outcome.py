@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from skinlesion.sweeps.outcome import Failures, Outcome, read_outcomes, summary
+from skinlesion.runs.outcome import Failures, Outcome, read_outcomes, summary
 
 DONE = Outcome(["a=1", "b=2"], "done", "runs/x", "", 61.4)
 FAILED = Outcome(["a=1", "b=3"], "failed", "", "first line\nsecond line", 3600)

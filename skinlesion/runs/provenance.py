@@ -7,8 +7,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 PACKAGES = (
     *("skinlesion", "torch", "torchvision", "timm", "pytorch-lightning", "hydra-core"),
     *("torchmetrics", "pandas", "numpy", "scikit-learn", "albumentations", "pillow"),
@@ -17,6 +15,8 @@ PACKAGES = (
 
 def provenance() -> dict[str, Any]:
     """Return commit (and whether the tree was dirty), versions and hardware."""
+    import torch
+
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),

@@ -1,7 +1,7 @@
-"""Backbones padded as in TensorFlow, computed on images turned by 180 degrees.
+"""Backbones padded as in TensorFlow, computed on images rotated by 180 degrees.
 
 TensorFlow's "same" padding of a convolution with stride 2 puts more on the right and below, which
-PyTorch does by a padded copy of the feature map. Of the turned map it puts more on the left and
+PyTorch does by a padded copy of the feature map. Of the rotated map it puts more on the left and
 above: so do PyTorch's convolutions with equal padding, as they leave out what is over on the other
 sides. They need no copy.
 """
@@ -16,8 +16,8 @@ POINTWISE = (nn.BatchNorm2d, nn.Identity, nn.ReLU, nn.Hardswish, nn.Hardsigmoid)
 FUNCTIONS = (add, mul, "mean")  # "mean" is over all positions
 
 
-class TurnedConv2d(nn.Conv2d):
-    """A convolution whose kernel is turned by 180 degrees, its weight as it was.
+class RotatedConv2d(nn.Conv2d):
+    """A convolution whose kernel is rotated by 180 degrees, its weight as it was.
 
     Args:
         conv: a convolution of stride 1 with equal padding, or timm's with TensorFlow's.
@@ -38,13 +38,13 @@ class TurnedConv2d(nn.Conv2d):
         self.weight, self.bias = conv.weight, conv.bias
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the turned map (B, C', h', w') of a turned map (B, C, h, w)."""
+        """Return the rotated map (B, C', h', w') of a rotated map (B, C, h, w)."""
         weight = self.weight.flip(2, 3)
         return F.conv2d(image, weight, self.bias, self.stride, self.padding, groups=self.groups)
 
 
-def turn(trunk: nn.Module) -> bool:
-    """Let a trunk compute the turned feature map of a turned image, if that saves copies.
+def rotate(trunk: nn.Module) -> bool:
+    """Let a trunk compute the rotated feature map of a rotated image, if that saves copies.
 
     Args:
         trunk: as timm's feature extractor gives it; its convolutions are replaced.
@@ -56,7 +56,7 @@ def turn(trunk: nn.Module) -> bool:
         return False
     for name, module in [*trunk.named_modules()]:
         if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
-            trunk.set_submodule(name, TurnedConv2d(module))
+            trunk.set_submodule(name, RotatedConv2d(module))
     return True
 
 
@@ -77,7 +77,7 @@ def turnable(trunk: nn.Module) -> bool:
 
 
 def _conv_turnable(conv: nn.Conv2d) -> bool:
-    """Return whether equal padding gives the turned map; see `TurnedConv2d`."""
+    """Return whether equal padding gives the rotated map; see `RotatedConv2d`."""
     sides = {*conv.kernel_size}
     if conv.dilation != (1, 1) or conv.padding_mode != "zeros" or not all(s % 2 for s in sides):
         return False

@@ -9,7 +9,7 @@ import pytest
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.__main__ import main
 from skinlesion.evaluation.metrics import evaluate_file
-from skinlesion.evaluation.predictions import read_predictions, write_predictions
+from skinlesion.runs.predictions import read_predictions, write_predictions
 
 CLASSES = ("akiec", "bcc", "nv")
 
