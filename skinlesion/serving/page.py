@@ -11,17 +11,17 @@ from gradio.components import Component
 
 from skinlesion.data.cache import to_square
 from skinlesion.data.demo import MIN_IMAGES, describe, draw_images, plan
-from skinlesion.data.encoding import Number
+from skinlesion.data.encoding import Number, is_missing
 from skinlesion.data.schema import UNKNOWN
 from skinlesion.errors import SkinlesionError
 from skinlesion.serving import answer as say
 from skinlesion.serving.attention import explain
 from skinlesion.serving.images import MOST_BYTES, read_image
 from skinlesion.serving.model import LesionModel
-from skinlesion.serving.uploads import read_upload
+from skinlesion.serving.uploads import LEFT, read_upload
 
 KEPT = 1800  # seconds that an image stays in memory for a page that is open
-LEFT_OVER = (60, 600)  # seconds between sweeps of the uploads, and the age of what is swept
+LEFT_OVER = (60, LEFT)  # seconds between sweeps of the uploads, and the age of what is swept
 WAITING = 16  # requests
 DRAWN_SIZE = (300, 225)
 # A click anywhere in the samples, as the number of the sample.
@@ -46,10 +46,10 @@ def build_page(model: LesionModel, path: Path, uploads: Path) -> gr.Blocks:
 
     def take(file: Any) -> tuple[Any, ...]:
         try:
-            image, name = read_upload(file, uploads)
+            image = read_upload(file, uploads)
         except SkinlesionError as error:
             return None, None, say.failure(str(error)), say.WAITING
-        return None, to_square(image, model.size), say.preview(image, name), say.WAITING
+        return None, to_square(image, model.size), say.preview(image, "Your image"), say.WAITING
 
     def pick(event: gr.EventData) -> tuple[Any, ...]:
         label, file, metadata = drawn[event.index]
@@ -92,7 +92,7 @@ def build_page(model: LesionModel, path: Path, uploads: Path) -> gr.Blocks:
         numbers = [field for field in fields if isinstance(field, gr.Number)]
         if numbers:
             page.load(None, None, numbers, js=f"() => {json.dumps([None] * len(numbers))}")
-        _on(file.upload, take, [file], [file, image, shown, answered], preprocess=False)
+        _on(file.upload, take, [file], [file, image, shown, answered])
         _on(button.click, classify, [image, *fields], [answered], scroll_to_output=True)
     # One queue for all that needs the processor, and an end to it.
     page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
@@ -102,9 +102,10 @@ def build_page(model: LesionModel, path: Path, uploads: Path) -> gr.Blocks:
 def answer_to(model: LesionModel, image: np.ndarray, metadata: dict[str, Any]) -> str:
     """Return what a model says about an image (S, S, 3) uint8 of its input size, as HTML."""
     try:
-        (prediction,) = model.predict_batch(image[None], [metadata])
+        metadata = {name: _read(model, name, value) for name, value in metadata.items()}
     except SkinlesionError as error:
         return say.failure(str(error))
+    (prediction,) = model.predict_batch(image[None], [metadata])
     try:
         found: Any = explain(model, image, metadata)
     except SkinlesionError as error:  # a network without positions to look at
@@ -128,6 +129,20 @@ def draw_samples(model: LesionModel) -> list[tuple[str, bytes, dict[str, Any]]]:
             metadata[name] = (float(value) if value else None) if number else _chosen(value)
         drawn.append((label, draw_images(lesions[label], DRAWN_SIZE, seed=0)[0], metadata))
     return drawn
+
+
+def _read(model: LesionModel, name: str, value: Any) -> float | str | None:
+    """Return a value that was sent, as the model knows it: nothing that was sent is repeated."""
+    known = model.encoder.properties[name]
+    try:
+        return None if is_missing(value) else known.read(name, value)
+    except SkinlesionError:
+        expected = (
+            f"a number from {known.low:g} to {known.high:g}"
+            if isinstance(known, Number)
+            else f"one of {', '.join(known.values)}"
+        )
+        raise SkinlesionError(f"{name}: expected {expected}.") from None
 
 
 def _chosen(value: str) -> str:
@@ -158,13 +173,18 @@ def _field(model: LesionModel, name: str) -> Component:
 def _on(
     event: Any, run: Callable[..., Any], inputs: Any, outputs: list[Any], **options: Any
 ) -> None:
-    """Run a function on an event: one at a time, and from the page only."""
+    """Run a function on an event: one at a time, and from the page only.
+
+    It gets what was sent as it was sent: Gradio's fields would repeat a wrong value in their
+    errors.
+    """
     event(
         run,
         inputs,
         outputs,
         concurrency_id="model",
         concurrency_limit=1,
+        preprocess=False,
         api_visibility="private",
         show_progress="minimal",
         **options,

@@ -1,8 +1,9 @@
 """The web server around the page: what it lets in, and what it keeps.
 
-It keeps no file: uploads go through a folder that nobody else may enter and that ends with the
-server; the pixels stay in memory for the page that sent them. It asks nobody else for anything, and
-has the browser refuse to do so.
+It gives no file away: Gradio's own check of what a visitor calls a file is on, and `Gate` lets
+nothing through that would serve one. It keeps no file: uploads go through a folder that nobody else
+may enter and that ends with the server; the pixels stay in memory for the page that sent them. It
+asks nobody else for anything, and has the browser refuse to do so.
 """
 
 import os
@@ -14,10 +15,9 @@ from typing import Any
 
 from skinlesion.errors import SkinlesionError
 from skinlesion.serving.model import LesionModel
-from skinlesion.serving.uploads import private_folder
+from skinlesion.serving.uploads import LARGEST, Gate, private_folder
 
 LOCAL = ("127.0.0.1", "localhost")
-LARGEST = 30 * 2**20  # bytes of an upload; read_image's limit in the units of Gradio's message
 SESSIONS = 100  # pages whose image is in memory
 HEADERS = {
     # Gradio's page needs scripts and styles of its own text; what it does not need is other hosts.
@@ -86,6 +86,7 @@ def build_application(model: LesionModel, path: Path, uploads: Path, host: str) 
     page = build_page(model, path, uploads)
     page.state_session_capacity = SESSIONS
     application = FastAPI(openapi_url=None)
+    application.add_middleware(Gate, uploads=uploads)
     if host in LOCAL:  # or a site could give its own name this address, and read what is here
         application.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOCAL))
     application.add_middleware(_Headers)
@@ -94,7 +95,7 @@ def build_application(model: LesionModel, path: Path, uploads: Path, host: str) 
         **{f"button_primary_background_fill{dark}": "*primary_700" for dark in ("", "_dark")},
         **{f"button_primary_background_fill_hover{dark}": "*primary_800" for dark in ("", "_dark")},
     )
-    return gr.mount_gradio_app(
+    gr.mount_gradio_app(
         application,
         page,
         "",
@@ -110,6 +111,10 @@ def build_application(model: LesionModel, path: Path, uploads: Path, host: str) 
         theme=theme,
         css_paths=Path(__file__).with_name("page.css"),
     )
+    # Only then does Gradio ask of a file that a visitor names, in whatever field, whether it was
+    # uploaded; and a page that is mounted never launches.
+    page.has_launched = True
+    return application
 
 
 class _Headers:
@@ -129,7 +134,7 @@ class _Headers:
 
 
 async def _refuse(url: str, cache_dir: str) -> str:
-    raise SkinlesionError(f"{url} is not fetched: choose a file.")
+    raise SkinlesionError("No address is fetched: choose a file.")
 
 
 def _listening(host: str, port: int) -> socket.socket:
