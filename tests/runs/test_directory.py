@@ -1,0 +1,94 @@
+"""A run is found by what it is, whatever the machine, the release and the state of other runs."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from skinlesion.errors import SkinlesionError
+from skinlesion.runs.directory import RunDirectory, find_runs, identity, run_key
+from skinlesion.sweeps.jobs import read_sweep
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "results" / "cpu" / "runs"
+
+
+def config(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", [*overrides])
+
+
+def write(path: Path, job: DictConfig) -> RunDirectory:
+    path.mkdir(parents=True)
+    OmegaConf.save(job, path / "config.yaml", resolve=True)
+    return RunDirectory(path)
+
+
+def results_of(*overrides: str) -> int:
+    """How many of the published runs the jobs of `leakage` find."""
+    found, damaged = find_runs(RESULTS)
+    assert not damaged
+    recipe = ["budget=cpu", "scheduler.patience=2", "seed=0", *overrides]
+    return sum(len(found.get(identity(job.config), [])) for job in read_sweep("leakage", recipe).jobs)
+
+
+def test_the_published_runs_of_earlier_releases_are_found() -> None:
+    assert results_of() == 6
+    assert results_of("attention=none") == 4
+
+
+def test_a_new_option_that_is_null_orphans_no_run() -> None:
+    job = config("seed=3")
+    before, key = identity(job), run_key(job, "data", "weights")
+    with open_dict(job):
+        job.new_option = None
+        job.loss.new_option = None
+    assert (identity(job), run_key(job, "data", "weights")) == (before, key)
+    job.new_option = 1
+    assert identity(job) != before
+
+
+def test_nothing_of_the_machine_is_part_of_a_run_and_everything_else_is() -> None:
+    first = identity(config())
+    for override in ("machine=plain", "machine.runs=elsewhere", "machine.device=cpu", "weights=x"):
+        assert identity(config(override)) == first
+    others = ["seed=1", "dropout=0.1", "precision=bf16-mixed", "data.resident=true", "data.limit=9"]
+    assert len({first, *(identity(config(override)) for override in others)}) == 6
+
+
+def test_the_seed_is_no_part_of_a_key_but_data_and_weights_are() -> None:
+    key = run_key(config(), "data", "weights")
+    assert run_key(config("seed=1"), "data", "weights") == key
+    assert run_key(config(), "other", "weights") != key != run_key(config(), "data", "other")
+
+
+def test_a_run_has_the_identity_of_its_job_and_is_never_resolved_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = config("split=lesion", "seed=2")
+    directory = write(tmp_path / "runs" / "b" / "k" / "seed2", job)
+    assert directory.identity == identity(job)
+    monkeypatch.setenv("SECRET", "hidden")
+    path = directory.path / "config.yaml"
+    path.write_text(path.read_text().replace("split:\n  name: lesion", "split:\n  name: ${oc.env:SECRET}"))
+    assert RunDirectory(directory.path).config.split.name == "${oc.env:SECRET}"
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"seed: [", b"\xff\xfe\x00", b"!!python/object/apply:os.getcwd []", b"- 1\n- 2"]
+)
+def test_one_bad_config_hides_no_other_run(tmp_path: Path, text: bytes) -> None:
+    good = write(tmp_path / "b" / "good" / "seed0", config())
+    bad = write(tmp_path / "b" / "bad" / "seed0", config())
+    (bad.path / "config.yaml").write_bytes(text)
+    found, damaged = find_runs(tmp_path)
+    assert [directory.path for directory in found[good.identity]] == [good.path]
+    assert [*damaged] == [bad.path]
+    assert "cannot be read as a run's config" in damaged[bad.path]
+
+
+def test_a_file_that_is_cut_is_named(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text('{"parts": ')
+    with pytest.raises(SkinlesionError, match=r"metrics\.json cannot be read"):
+        RunDirectory(tmp_path).read_json("metrics.json")
