@@ -1,0 +1,73 @@
+"""The images and the metadata of a finished run, by image id."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from skinlesion.data.archive import READ_ERRORS, ImageArchive
+from skinlesion.data.schema import Schema
+from skinlesion.data.table import read_table
+from skinlesion.errors import SkinlesionError
+
+
+@dataclass(frozen=True)
+class RunImages:
+    """What a run was trained and measured on.
+
+    Attributes:
+        archive: the images.
+        table: what `read_table` returns, by image id.
+        properties: which of its columns are metadata.
+    """
+
+    archive: ImageArchive
+    table: pd.DataFrame
+    properties: tuple[str, ...]
+
+    def read(self, image_id: str) -> bytes:
+        """Return the bytes of an image.
+
+        Raises:
+            SkinlesionError: if it is not there or cannot be read.
+        """
+        try:
+            return self.archive.read(image_id)
+        except (KeyError, *READ_ERRORS) as error:
+            why = "no such image" if isinstance(error, KeyError) else error
+            raise SkinlesionError(f"{self.archive.root}: {image_id}: {why}") from None
+
+    def metadata(self, image_id: str) -> dict[str, Any]:
+        """Return an image's properties.
+
+        Raises:
+            SkinlesionError: if the table lacks it.
+        """
+        if image_id not in self.table.index:
+            raise SkinlesionError(f"{self.archive.root}: {image_id}: not in the metadata table")
+        return {name: self.table.loc[image_id, name] for name in self.properties}
+
+
+def open_run_images(config: DictConfig, root: Path | None = None) -> RunImages:
+    """Open the images of a run; nothing is decoded.
+
+    Rows that something is wrong with are left out: the run was checked when it was trained.
+
+    Args:
+        config: of the run (`RunDirectory.config`).
+        root: their folder; None: the one that the run was trained on.
+
+    Raises:
+        SkinlesionError: one line that says why they are not at hand.
+    """
+    root = root or OmegaConf.select(config, "machine.data")
+    if root is None:
+        raise SkinlesionError("the run does not say where its images are (it was collected)")
+    try:
+        archive, schema = ImageArchive(Path(root)), Schema.from_config(config.data)
+        table, _ = read_table(archive, schema)
+    except SkinlesionError as error:
+        raise SkinlesionError(str(error).splitlines()[0].rstrip(".:")) from None
+    return RunImages(archive, table.set_index("image_id"), tuple(schema.properties))
