@@ -1,204 +1,289 @@
-"""Metrics of a classifier, as small pure functions on arrays.
+"""Metrics of a classifier: one registry, each entry a small function of a weighted sample.
 
-Section 5 of the paper treats each class one-vs-rest, so most functions take the :class:`Counts`
-of :func:`one_vs_rest` and return one value per class, shape (C,); :func:`macro`, :func:`weighted`
-and :func:`sd` sum a row of those up as the paper does. n is the number of samples, C that of
-classes; `y` (n,) and `predicted` (n,) are class indices in [0, C), `probabilities` (n, C) have rows
-that sum to 1. Where a shape begins with ..., any number of axes may stand before it, such as one
-for the draws of :mod:`skinlesion.evaluation.bootstrap`.
+Section 5 of the paper treats each class one-vs-rest, so most metrics have a value per class;
+:func:`macro`, :func:`weighted` and :func:`sd` sum those up as the paper does. A number has an
+address: ``accuracy``, ``macro.f1``, ``sd.recall``, ``weighted.precision``, ``per_class.mel.auc``.
 
-What cannot be measured is NaN: precision, recall, F1 and areas of a class with no sample in the
+n is the number of images, C that of classes, D that of draws: every image counts as often in a draw
+as its weight says, so that :func:`evaluate` (one draw, every image once) and the bootstrap are the
+same functions.
+
+What cannot be measured is NaN: precision, recall, F1 and areas of a class with no image in the
 labels, specificity and AUC of one with no other beside it. `macro`, `weighted` and `sd` skip NaN,
 so that all rows of a table run over the same classes.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skinlesion.errors import SkinlesionError
 from skinlesion.runs.predictions import read_predictions
+from skinlesion.text import aligned, number
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 
-PER_CLASS = ("precision", "recall", "specificity", "f1", "auc", "accuracy")
-
-
-class Counts(NamedTuple):
-    """True and false positives and negatives of each class against the rest, each (..., C)."""
-
-    tp: Ints
-    fp: Ints
-    fn: Ints
-    tn: Ints
+BINS = 15  # of the expected calibration error
+PAIRS = 4_000_000  # compared at a time: 32 MB
 
 
-def confusion_matrix(y: Ints, predicted: Ints, n_classes: int) -> Ints:
-    """Count samples by true class (row) and predicted class (column), shape (C, C)."""
-    cells = np.bincount(n_classes * y + predicted, minlength=n_classes**2)
-    return cells.reshape(n_classes, n_classes)
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Images with their labels and probabilities, and how often each counts in each draw.
+
+    Attributes:
+        y: (n,) true classes, as indices in [0, C).
+        probabilities: (n, C), rows sum to 1. The predicted class is the one of the highest
+            probability, the first among equals.
+        classes: their names.
+        weights: (n, D) whole numbers; their sums in float32 are exact up to 2**24 images.
+    """
+
+    y: Ints
+    probabilities: Floats
+    classes: tuple[str, ...]
+    weights: Singles
+
+    @cached_property
+    def confusion(self) -> Ints:
+        """Images by true class (row) and predicted class (column), (D, C, C)."""
+        c = len(self.classes)
+        cells = _sums(c * self.y + self.probabilities.argmax(axis=1), self.weights, c * c)
+        return cells.T.reshape(-1, c, c).astype(np.int64)
+
+    @cached_property
+    def tp(self) -> Ints:
+        """True positives of each class against the rest, (D, C)."""
+        return np.diagonal(self.confusion, axis1=1, axis2=2)
+
+    @cached_property
+    def fp(self) -> Ints:
+        """False positives, (D, C)."""
+        return self.confusion.sum(axis=1) - self.tp
+
+    @cached_property
+    def support(self) -> Ints:
+        """Images of each true class: true positives and false negatives, (D, C)."""
+        return self.confusion.sum(axis=2)
+
+    @cached_property
+    def n(self) -> Ints:
+        """All images, (D,)."""
+        return self.support.sum(axis=1)
+
+    @cached_property
+    def tn(self) -> Ints:
+        """True negatives, (D, C)."""
+        return self.n[:, None] - self.support - self.fp
+
+    @cached_property
+    def _found(self) -> dict["Metric", Any]:
+        return {}
+
+    def of(self, metric: "Metric") -> Any:
+        """Return a metric on each draw: (D,), or (D, C) for one by class."""
+        if metric not in self._found:
+            self._found[metric] = metric.function(self)
+        return self._found[metric]
+
+    def value(self, address: str) -> Any:
+        """Return the number at an address on each draw, (D,).
+
+        Raises:
+            SkinlesionError: if there is no such number.
+        """
+        group, _, rest = address.partition(".")
+        label, _, name = rest.rpartition(".")
+        if address in OVERALL:
+            return self.of(OVERALL[address])
+        if group in MEANS and rest in AVERAGED:
+            return MEANS[group](self.of(BY_CLASS[rest]), self.support)
+        if group == "per_class" and label in self.classes and name in BY_CLASS:
+            return self.of(BY_CLASS[name])[:, self.classes.index(label)]
+        raise SkinlesionError(
+            f"no metric '{address}'; expected {', '.join(OVERALL)}, or "
+            f"{', '.join(f'{name}.*' for name in MEANS)}, per_class.<class>.*, where * is "
+            f"{', '.join(AVERAGED)} (or support of a class); the classes are "
+            f"{', '.join(self.classes)}"
+        )
 
 
-def one_vs_rest(confusion: Ints) -> Counts:
-    """Return each class's counts against the rest from a confusion matrix (..., C, C)."""
-    tp = np.diagonal(confusion, axis1=-2, axis2=-1)
-    fp = confusion.sum(axis=-2) - tp
-    fn = confusion.sum(axis=-1) - tp
-    n = confusion.sum(axis=(-2, -1))[..., None]
-    return Counts(tp, fp, fn, n - tp - fp - fn)
+@dataclass(frozen=True, eq=False)
+class Metric:
+    """An entry of the registry: all that the project knows of a metric.
+
+    Attributes:
+        name: as in addresses.
+        title: as printed.
+        function: from a sample to its value on each draw, (D,), or (D, C) if `by_class`.
+        by_class: whether each class has one.
+        headlines: the addresses under which runs are compared by it.
+        lower_is_better: whether that is so.
+        format: how its numbers are printed, as :func:`skinlesion.text.number` takes it.
+    """
+
+    name: str
+    title: str
+    function: Callable[[Sample], Any]
+    by_class: bool = False
+    headlines: tuple[str, ...] = ()
+    lower_is_better: bool = False
+    format: str = ".3f"
 
 
-def precision(counts: Counts) -> Floats:
+def accuracy(s: Sample) -> Floats:
+    """The share of images on the diagonal of the confusion matrix."""
+    return _ratio(s.tp.sum(axis=-1), s.n)
+
+
+def balanced_accuracy(s: Sample) -> Floats:
+    """Mean recall over classes: what balanced accuracy means for several classes."""
+    return macro(recall(s))
+
+
+def ovr_balanced_accuracy(s: Sample) -> Floats:
+    """Mean over classes of (sensitivity + specificity) / 2: "Balanced Accuracy" in Table 8.
+
+    As a rule above :func:`balanced_accuracy`: one class against six others has a high specificity.
+    """
+    return macro((recall(s) + specificity(s)) / 2)
+
+
+def precision(s: Sample) -> Floats:
     """TP / (TP + FP); 0 for a class in the labels that is never predicted, as sklearn prints."""
-    tp, fp, fn, _ = counts
-    return np.where(tp + fn > 0, tp / np.maximum(tp + fp, 1), np.nan)
+    return np.where(s.support > 0, s.tp / np.maximum(s.tp + s.fp, 1), np.nan)
 
 
-def recall(counts: Counts) -> Floats:
+def recall(s: Sample) -> Floats:
     """TP / (TP + FN), also called sensitivity."""
-    tp, _, fn, _ = counts
-    return _ratio(tp, tp + fn)
+    return _ratio(s.tp, s.support)
 
 
-def specificity(counts: Counts) -> Floats:
+def specificity(s: Sample) -> Floats:
     """TN / (TN + FP)."""
-    _, fp, _, tn = counts
-    return _ratio(tn, tn + fp)
+    return _ratio(s.tn, s.tn + s.fp)
 
 
-def f1(counts: Counts) -> Floats:
+def f1(s: Sample) -> Floats:
     """2 TP / (2 TP + FP + FN).
 
     The paper prints a spurious "+ TN" in the denominator (section 5), with which every rare class
     would score near 0; Table 5 and the released code have what stands here.
     """
-    tp, fp, fn, _ = counts
-    return np.where(tp + fn > 0, _ratio(2 * tp, 2 * tp + fp + fn), np.nan)
+    return np.where(s.support > 0, _ratio(2 * s.tp, s.tp + s.fp + s.support), np.nan)
 
 
-def ovr_accuracy(counts: Counts) -> Floats:
+def ovr_accuracy(s: Sample) -> Floats:
     """(TP + TN) / n: the accuracy of telling this class from the rest."""
-    tp, fp, fn, tn = counts
-    return _ratio(tp + tn, tp + fp + fn + tn)
+    return _ratio(s.tp + s.tn, s.tn + s.fp + s.support)
 
 
-def auc(y: Ints, probabilities: Floats) -> Floats:
-    """Area under each class's one-vs-rest ROC curve, shape (C,); a tie counts one half.
+def auc(s: Sample) -> Floats:
+    """Area under each class's one-vs-rest ROC curve; a tie counts one half.
 
-    As the Mann-Whitney statistic, from ranks; scikit-learn gives the same, to rounding, but takes
-    longer to import than a table of seventy runs may.
+    That is the share of pairs of a positive and a negative that are in order (Mann and Whitney). A
+    pair comes as often as the product of its weights, so that the sum over pairs is a product of
+    matrices, which is several times as fast as ranking each draw.
     """
-    areas = []
-    for c, scores in enumerate(probabilities.T):
-        positive = y == c
-        p, n = positive.sum(), (~positive).sum()
-        _, place, ties = np.unique(scores, return_inverse=True, return_counts=True)
-        rank = (np.cumsum(ties) - (ties - 1) / 2)[place]  # (n,) from 1, the middle one of equals
-        areas.append((rank[positive].sum() - p * (p + 1) / 2) / (p * n) if p and n else np.nan)
-    return np.array(areas)
+    pairs = s.support * (s.n[:, None] - s.support)  # (D, C)
+    excess = np.zeros(pairs.shape)  # of pairs in order over pairs that are not
+    for c, scores in enumerate(s.probabilities.T):
+        (positive,), (negative,) = np.nonzero(s.y == c), np.nonzero(s.y != c)
+        for rows in np.array_split(positive, 1 + len(positive) * len(negative) // PAIRS):
+            order = np.sign(scores[rows, None] - scores[negative]).astype(np.float32)  # ties: 0
+            won = order @ s.weights[negative]  # (rows, D)
+            excess[:, c] += np.einsum("rd,rd->d", s.weights[rows], won, dtype=np.float64)
+    return _ratio((pairs + excess) / 2, pairs)
 
 
-def average_precision(y: Ints, probabilities: Floats) -> Floats:
-    """Area under each class's one-vs-rest precision-recall curve, shape (C,); ties are one step.
+def average_precision(s: Sample) -> Floats:
+    """Area under each class's one-vs-rest precision-recall curve; ties are one step.
 
     The sum of each step in recall times the precision reached with it, without interpolation, as
-    scikit-learn's `average_precision_score`. A class without a sample has none: NaN.
+    scikit-learn's `average_precision_score`.
     """
-    areas = []
-    for c, scores in enumerate(probabilities.T):
-        tp, fp = ranked_counts(y == c, scores)
-        steps = np.diff(tp, prepend=0)
-        areas.append((steps * tp / (tp + fp)).sum() / tp[-1] if tp[-1] else np.nan)
-    return np.array(areas)
+
+    areas = np.empty(s.support.shape)
+    for c, scores in enumerate(s.probabilities.T):
+        tp, fp = ranked_counts(s.y == c, scores, s.weights)
+        reached = np.divide(tp, np.maximum(tp + fp, 1), dtype=np.float64)
+        areas[:, c] = np.einsum("kd,kd->d", np.diff(tp, axis=0, prepend=0), reached)
+    return _ratio(areas, s.support)
 
 
-def ranked_counts(positive: NDArray[np.bool_], scores: Floats) -> tuple[Ints, Ints]:
-    """Return the true and false positives at each threshold, from the highest score down.
-
-    Both are (k,) for k different scores; of equal scores, all or none lie above a threshold. ROC
-    and precision-recall curves are ratios of the two. `positive` and `scores` are (n,).
-    """
-    _, step = np.unique(-scores, return_inverse=True)
-    hits, all_ = np.bincount(step, weights=positive), np.bincount(step)
-    tp = np.cumsum(hits).astype(np.int64)
-    return tp, np.cumsum(all_) - tp
-
-
-def accuracy(confusion: Ints) -> Floats:
-    """The share of samples on the diagonal of a confusion matrix (..., C, C), shape (...)."""
-    return _ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
-
-
-def balanced_accuracy(counts: Counts) -> Floats:
-    """Mean recall over classes: what balanced accuracy means for several classes."""
-    return macro(recall(counts))
-
-
-def ovr_balanced_accuracy(counts: Counts) -> Floats:
-    """Mean over classes of (sensitivity + specificity) / 2: "Balanced Accuracy" in Table 8.
-
-    As a rule above :func:`balanced_accuracy`: one class against six others has a high specificity.
-    """
-    return macro((recall(counts) + specificity(counts)) / 2)
-
-
-def ece(y: Ints, probabilities: Floats, n_bins: int = 15) -> float:
+def ece(s: Sample) -> Floats:
     """Expected calibration error of the top probability, in [0, 1] (Guo et al., arXiv:1706.04599).
 
     Mean distance between confidence and accuracy over equal-width bins (left open, right closed),
-    weighted by their samples.
+    weighted by their images.
     """
-    bins, errors = binned_errors(y, probabilities, n_bins)
+    bins, errors = binned_errors(s.y, s.probabilities)
     # |B|/n * |acc(B) - conf(B)| is |sum over B of (correct - confidence)| / n.
-    return float(np.abs(np.bincount(bins, weights=errors)).sum() / len(y))
+    sums = _sums(bins, errors[:, None] * s.weights, BINS + 1)
+    return _ratio(np.abs(sums).sum(axis=0), s.n)
 
 
-def binned_errors(y: Ints, probabilities: Floats, n_bins: int = 15) -> tuple[Ints, Floats]:
-    """Return what :func:`ece` sums: each sample's bin and its correct - confidence, both (n,).
-
-    A bin is in [0, n_bins], "correct" is 1 or 0.
-    """
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == y
-    return np.ceil(confidence * n_bins).astype(np.int64), correct - confidence
-
-
-def brier(y: Ints, probabilities: Floats) -> float:
-    """Squared error of the probabilities, summed over classes, averaged over samples, in [0, 2].
+def brier(s: Sample) -> Floats:
+    """Squared error of the probabilities, summed over classes, averaged over images, in [0, 2].
 
     The original definition (Brier 1950, doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2); for
     two classes it is twice the common binary form.
     """
-    return float(squared_errors(y, probabilities).mean())
+    errors = (s.probabilities - np.eye(len(s.classes))[s.y]) ** 2
+    return _ratio(errors.sum(axis=1) @ s.weights, s.n)
 
 
-def squared_errors(y: Ints, probabilities: Floats) -> Floats:
-    """Return what :func:`brier` averages: each sample's squared error over the classes, (n,)."""
-    truth = np.eye(probabilities.shape[1])[y]  # (n, C)
-    return ((probabilities - truth) ** 2).sum(axis=1)
+REGISTRY = (
+    Metric("n", "images", lambda s: s.n, format=",d"),
+    Metric("accuracy", "accuracy", accuracy, headlines=("accuracy",)),
+    Metric(
+        *("balanced_accuracy", "balanced accuracy", balanced_accuracy),
+        headlines=("balanced_accuracy",),
+    ),
+    Metric("ovr_balanced_accuracy", "one-vs-rest", ovr_balanced_accuracy),
+    Metric("ece", "ECE", ece, headlines=("ece",), lower_is_better=True),
+    Metric("brier", "Brier", brier, lower_is_better=True),
+    Metric("support", "images", lambda s: s.support, by_class=True, format=",d"),
+    Metric("precision", "precision", precision, by_class=True),
+    Metric(
+        *("recall", "recall", recall, True),
+        headlines=("sd.recall", "per_class.mel.recall"),
+    ),
+    Metric("specificity", "specificity", specificity, by_class=True),
+    Metric("f1", "F1", f1, by_class=True, headlines=("macro.f1", "sd.f1")),
+    Metric("auc", "AUC", auc, by_class=True, headlines=("macro.auc",)),
+    Metric("average_precision", "AP", average_precision, by_class=True),
+    Metric("accuracy", "accuracy", ovr_accuracy, by_class=True),
+)
+OVERALL = {metric.name: metric for metric in REGISTRY if not metric.by_class}
+BY_CLASS = {metric.name: metric for metric in REGISTRY if metric.by_class}
+AVERAGED = {name: metric for name, metric in BY_CLASS.items() if name != "support"}
 
 
-def macro(values: Floats) -> Floats:
+def macro(values: Floats, support: Ints | None = None) -> Floats:
     """Mean over the classes that have a value: (..., C) to (...)."""
     return weighted(values, np.ones(values.shape[-1], dtype=np.int64))
 
 
 def weighted(values: Floats, support: Ints) -> Floats:
-    """Mean over the classes that have a value, each weighing as much as it has samples.
+    """Mean over the classes that have a value, each weighing as much as it has images.
 
-    `values` and `support` (the true samples of each class) are (..., C), the result is (...). As
-    sklearn's "weighted avg", which Table 10 prints where Table 8 prints :func:`macro`. The weighted
-    recall is the accuracy.
+    `values` and `support` are (..., C), the result is (...). As sklearn's "weighted avg", which
+    Table 10 prints where Table 8 prints :func:`macro`. The weighted recall is the accuracy.
     """
     known = ~np.isnan(values)
     total = np.where(known, values, 0) * support
     return _ratio(total.sum(axis=-1), (known * support).sum(axis=-1))
 
 
-def sd(values: Floats) -> Floats:
+def sd(values: Floats, support: Ints | None = None) -> Floats:
     """Population standard deviation over the classes that have a value: (..., C) to (...).
 
     It is sigma in Tables 5 and 6. The paper's values are STDEV.P cut, not rounded, to three
@@ -207,76 +292,96 @@ def sd(values: Floats) -> Floats:
     return np.sqrt(macro((values - macro(values)[..., None]) ** 2))
 
 
-def collect(
-    confusion: Ints, auc: Floats, ece: Floats, brier: Floats, classes: tuple[str, ...]
-) -> dict[str, Any]:
-    """Derive every metric from a confusion matrix (..., C, C).
+MEANS: dict[str, Callable[[Floats, Ints], Floats]] = {
+    "macro": macro,
+    "weighted": weighted,
+    "sd": sd,
+}
 
-    `auc` (..., C), `ece` (...) and `brier` (...) come with it. The keys are those of
-    :func:`evaluate` without "confusion"; every value is an array (...).
+
+def metric_at(address: str) -> tuple[Metric, str]:
+    """Return the entry behind an address, and the address in words: `macro F1`, `sd of recall`."""
+    group, _, rest = address.partition(".")
+    if not rest:
+        return OVERALL[address], OVERALL[address].title
+    label, _, name = rest.rpartition(".")
+    metric = BY_CLASS[name]
+    before = {"sd": "sd of", "per_class": label}.get(group, group)
+    return metric, f"{before} {metric.title}"
+
+
+def binned_errors(y: Ints, probabilities: Floats) -> tuple[Ints, Floats]:
+    """Return what :func:`ece` sums: each image's bin and its correct - confidence, both (n,).
+
+    A bin is in [0, BINS], "correct" is 1 or 0.
     """
-    counts = one_vs_rest(confusion)
-    support = counts.tp + counts.fn
-    per_class = {
-        "precision": precision(counts),
-        "recall": recall(counts),
-        "specificity": specificity(counts),
-        "f1": f1(counts),
-        "auc": auc,
-        "accuracy": ovr_accuracy(counts),
-    }
-    return {
-        "n": support.sum(axis=-1),
-        "accuracy": accuracy(confusion),
-        "balanced_accuracy": balanced_accuracy(counts),
-        "ovr_balanced_accuracy": ovr_balanced_accuracy(counts),
-        "ece": ece,
-        "brier": brier,
-        "macro": {name: macro(values) for name, values in per_class.items()},
-        "weighted": {name: weighted(values, support) for name, values in per_class.items()},
-        "sd": {name: sd(values) for name, values in per_class.items()},
-        "per_class": {
-            label: {"support": support[..., c]}
-            | {name: values[..., c] for name, values in per_class.items()}
-            for c, label in enumerate(classes)
-        },
-    }
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == y
+    return np.ceil(confidence * BINS).astype(np.int64), correct - confidence
+
+
+def ranked_counts(positive: NDArray[np.bool_], scores: Floats, weights: Any) -> tuple[Any, Any]:
+    """Return the true and false positives at each threshold, from the highest score down.
+
+    Both are (k, D) for k different scores; of equal scores, all or none lie above a threshold. ROC
+    and precision-recall curves are ratios of the two. `positive` and `scores` are (n,), `weights`
+    (n, D).
+    """
+    order = np.argsort(-scores, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    times = weights[order]
+    above = np.cumsum(times, axis=0)[last]
+    times[~positive[order]] = 0
+    tp = np.cumsum(times, axis=0)[last]
+    return tp, above - tp
 
 
 def evaluate(y: Ints, probabilities: Floats, classes: tuple[str, ...]) -> dict[str, Any]:
     """Return every metric as plain Python numbers, fit for JSON: None where it cannot be measured.
 
-    ``{"n", "accuracy", "balanced_accuracy", "ovr_balanced_accuracy", "ece", "brier",
-    "macro": {...}, "weighted": {...}, "sd": {...}, "per_class": {class: {"support", ...}},
-    "confusion": [[...]]}`` where ``...`` stands for PER_CLASS, and a row of the confusion matrix
-    for a true class. The predicted class is the one of the highest probability, the first among
-    equals.
+    The overall ones by name, then ``{"macro": {...}, "weighted": {...}, "sd": {...}, "per_class":
+    {class: {"support", ...}}, "confusion": [[...]]}`` where ``...`` stands for the metrics by class
+    of the registry, and a row of the confusion matrix for a true class.
 
-    Raises SkinlesionError if shapes do not fit, there is no sample, a label is not in [0, C) or a
-    probability is not finite.
+    Raises:
+        SkinlesionError: if shapes do not fit, there is no image, a label is not in [0, C) or a
+            probability is not finite.
     """
-    n_classes = len(classes)
-    if probabilities.shape != (len(y), n_classes) or len(y) == 0:
+    s = once(y, probabilities, classes)
+
+    def plain(address: str) -> Any:
+        value = s.value(address)[0]
+        return None if np.isnan(value) else value.item()
+
+    return {
+        **{name: plain(name) for name in OVERALL},
+        **{mean: {name: plain(f"{mean}.{name}") for name in AVERAGED} for mean in MEANS},
+        "per_class": {
+            label: {name: plain(f"per_class.{label}.{name}") for name in BY_CLASS}
+            for label in classes
+        },
+        "confusion": s.confusion[0].tolist(),
+    }
+
+
+def once(y: Ints, probabilities: Floats, classes: tuple[str, ...]) -> Sample:
+    """Return the sample in which every image counts once: one draw.
+
+    Raises:
+        SkinlesionError: as :func:`evaluate`.
+    """
+    if probabilities.shape != (len(y), len(classes)) or len(y) == 0:
         raise SkinlesionError(
             f"labels {y.shape} and probabilities {probabilities.shape} do not fit; expected (n,) "
-            f"and (n, {n_classes}), n at least 1"
+            f"and (n, {len(classes)}), n at least 1"
         )
-    if y.min() < 0 or y.max() >= n_classes:
+    if y.min() < 0 or y.max() >= len(classes):
         raise SkinlesionError(
-            f"labels run from {y.min()} to {y.max()}; expected class indices below {n_classes}"
+            f"labels run from {y.min()} to {y.max()}; expected class indices below {len(classes)}"
         )
     if not np.isfinite(probabilities).all():
         raise SkinlesionError("some probabilities are not finite; the model has diverged")
-
-    confusion = confusion_matrix(y, probabilities.argmax(axis=1), n_classes)
-    found = collect(
-        confusion,
-        auc(y, probabilities),
-        np.asarray(ece(y, probabilities)),
-        np.asarray(brier(y, probabilities)),
-        classes,
-    )
-    return _plain(found) | {"confusion": confusion.tolist()}
+    return Sample(y, probabilities, classes, np.ones((len(y), 1), dtype=np.float32))
 
 
 def evaluate_file(path: str | Path) -> dict[str, dict[str, Any]]:
@@ -291,47 +396,26 @@ def evaluate_file(path: str | Path) -> dict[str, dict[str, Any]]:
 def summary_table(metrics: dict[str, Any]) -> str:
     """Lay out what :func:`evaluate` returns as plain text.
 
-    A row per class, the macro mean and the population standard deviation over classes, and a line
-    on all samples; a dash where nothing can be measured.
+    A row per class, the macro mean and the standard deviation over classes, and a line on all
+    images; a dash where nothing can be measured, or an older release did not.
     """
-    rows: list[tuple[str, ...]] = [("class", "support", *PER_CLASS)]
-    rows += [
-        (label, str(values["support"]), *(_cell(values[name]) for name in PER_CLASS))
-        for label, values in metrics["per_class"].items()
-    ]
-    rows += [
-        (title, "", *(_cell(metrics[key][name]) for name in PER_CLASS))
-        for title, key in (("macro mean", "macro"), ("sd", "sd"))
-    ]
-    width = max(len(row[0]) for row in rows)
-    lines = [row[0].ljust(width) + "".join(cell.rjust(13) for cell in row[1:]) for row in rows]
-    rule = "-" * len(lines[0])
-    overall = ", ".join(
-        f"{title} {_cell(metrics[key])}"
-        for title, key in (
-            ("accuracy", "accuracy"),
-            ("balanced accuracy", "balanced_accuracy"),
-            ("one-vs-rest", "ovr_balanced_accuracy"),
-            ("ECE", "ece"),
-            ("Brier", "brier"),
+    rows: list[list[str] | None] = [["class", *(m.title for m in BY_CLASS.values())], None]
+    for label, values in metrics["per_class"].items():
+        rows.append([label, *(number(values.get(n), m.format) for n, m in BY_CLASS.items())])
+    rows.append(None)
+    for title, mean in (("macro mean", "macro"), ("sd", "sd")):
+        rows.append(
+            [title, "", *(number(metrics[mean].get(n), m.format) for n, m in AVERAGED.items())]
         )
-    )
-    return "\n".join(
-        [lines[0], rule, *lines[1:-2], rule, *lines[-2:], rule, f"n {metrics['n']}, {overall}"]
-    )
+    overall = ", ".join(f"{m.title} {number(metrics[n], m.format)}" for n, m in OVERALL.items())
+    return f"{aligned([*rows, None])}\n{overall}"
+
+
+def _sums(group: Ints, values: Any, groups: int) -> Any:
+    """Sum the rows of `values` (n, D) by their group, (groups, D)."""
+    return np.eye(groups, dtype=values.dtype)[group].T @ values
 
 
 def _ratio(part: Any, whole: Ints) -> Floats:
     """Part / whole, NaN where the whole is 0."""
-    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)[()]
-
-
-def _plain(value: Any) -> Any:
-    """Numpy's numbers in (dicts of) metrics as Python's, NaN as None."""
-    if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
-    return None if np.isnan(value) else value.item()
-
-
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)

@@ -1,0 +1,40 @@
+"""``skinlesion evaluate``: the metrics of a predictions file."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+
+def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int | None]:
+    """Print the metrics of a run from its predictions, split by split."""
+    parser.description = """\
+Print the metrics of a run from its predictions, split by split: per class (each
+against the rest), their macro mean and population standard deviation (the
+paper's sigma), and over all images."""
+    parser.epilog = "example: skinlesion evaluate runs/resnet50/1f3a5b7c9d/seed0"
+    parser.add_argument(
+        "predictions",
+        type=Path,
+        metavar="PREDICTIONS.csv",
+        help="image_id, lesion_id, split, label, and one probability column per class; or a run's "
+        "directory",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object, split to metrics, in full precision",
+    )
+    return run
+
+
+def run(options: argparse.Namespace) -> None:
+    """Evaluate and print."""
+    from skinlesion.evaluation.metrics import evaluate_file, summary_table
+
+    path = options.predictions
+    metrics = evaluate_file(path / "predictions.csv" if path.is_dir() else path)
+    if options.json:
+        print(json.dumps(metrics, indent=2, allow_nan=False))
+    else:
+        print("\n\n".join(f"{split}\n{summary_table(part)}" for split, part in metrics.items()))
