@@ -38,7 +38,7 @@ def plain_config(*overrides: str) -> DictConfig:
         return compose("config", [*overrides])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def plain() -> Callable[..., DictConfig]:
     """A config with overrides."""
     return plain_config

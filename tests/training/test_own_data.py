@@ -19,7 +19,7 @@ from skinlesion.data.__main__ import main as data_command
 from skinlesion.data.encoding import MetadataEncoder
 from skinlesion.errors import SkinlesionError
 from skinlesion.runs.predictions import read_predictions
-from skinlesion.models.build import build_classifier
+from skinlesion.models.classifier import build_classifier
 from skinlesion.training.run import run
 from skinlesion.runs.directory import RunDirectory, identity
 

@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from skinlesion.data.encoding import MetadataEncoder
 from skinlesion.data.samples import open_archive
 from skinlesion.errors import SkinlesionError
-from skinlesion.models.build import build_classifier
+from skinlesion.models.classifier import build_classifier
 from skinlesion.runs.directory import RunDirectory
 from skinlesion.runs.predictions import read_predictions
 from skinlesion.training.config import read_job
