@@ -14,7 +14,7 @@ WEIGHTS ?= weights
 BENCH ?= bench
 
 .PHONY: help setup demo test lint $(TABLES) tables sweep status report export app bench bench-gpu table4-gpu
-.PHONY: ledger keras-parity keras-weights data lock
+.PHONY: test-real size ledger keras-parity keras-weights data lock
 
 help:  ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -34,8 +34,14 @@ setup: .venv/.installed  ## Create .venv with the exact versions of requirements
 demo: setup  ## Set up, and run the main job on drawn images: no download, a few minutes
 	$(BIN)/python train.py experiment=demo
 
-test: setup  ## Set up, and run the tests
-	$(BIN)/python -m pytest
+test: setup  ## Set up, and run the tests; some of them: ARGS="tests/models -k cut"
+	$(BIN)/python -m pytest $(ARGS)
+
+test-real: setup  ## Train, predict, export and tabulate real images: ../shared/ham10000-200x150
+	$(BIN)/python -m pytest -m real $(ARGS)
+
+size: setup  ## How many lines each room has, and how far it is from the command to a training step
+	@$(BIN)/python -m pytest -q -s tests/test_size.py 
 
 lint: setup  ## Check style and types
 	$(BIN)/ruff check .
@@ -48,25 +54,25 @@ $(TABLES): setup
 sweep: setup  ## Train what is missing of a sweep and write its table: SWEEP=table9 (or: make table9)
 	@$(NAMED)
 	@code=0; $(BIN)/python train.py -cd sweeps -cn $(SWEEP) -m $(ARGS) || code=$$?; \
-	  $(BIN)/python -m skinlesion.reporting tables $(SWEEP) $(ARGS) && exit $$code
+	  $(BIN)/skinlesion tables $(SWEEP) $(ARGS) && exit $$code
 
 status: setup  ## How far a sweep is: SWEEP=table9
 	@$(NAMED)
-	@$(BIN)/python -m skinlesion.reporting status $(SWEEP) $(ARGS)
+	@$(BIN)/skinlesion status $(SWEEP) $(ARGS)
 
 tables: setup  ## Write Tables 3-11 from the runs that there are
-	@$(BIN)/python -m skinlesion.reporting tables $(ARGS)
+	@$(BIN)/skinlesion tables $(ARGS)
 
 report: setup  ## Write one page of all runs: tables, figures, leakage, provenance
-	@$(BIN)/python -m skinlesion.reporting report $(ARGS)
+	@$(BIN)/skinlesion report $(ARGS)
 
 export: setup  ## Turn a trained run into files to carry away, with a model card: RUN=runs/…/seed0
 	@$(RUN_NAMED)
-	@$(BIN)/python -m skinlesion.export $(RUN) $(ARGS)
+	@$(BIN)/skinlesion export $(RUN) $(ARGS)
 
 app: setup  ## Show a trained model in the browser, on this machine only: RUN=runs/…/seed0
 	@$(RUN_NAMED)
-	@$(BIN)/python -m skinlesion.app $(RUN) $(ARGS)
+	@$(BIN)/skinlesion app $(RUN) $(ARGS)
 
 bench: setup  ## Measure how fast it is here, as ratios: one measurement ARGS="pipeline", or all
 	$(BIN)/python -m skinlesion.bench --out $(BENCH) $(ARGS)
@@ -96,7 +102,7 @@ keras-weights: .venv-keras/.installed  ## Convert Keras' weights: FILE=nasnet_mo
 	@touch $@
 
 data: setup  ## Download HAM10000 (3 GB) into data/ham10000
-	$(BIN)/python -m skinlesion.data download
+	$(BIN)/skinlesion data download
 
 lock: setup  ## Write requirements.lock anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from skinlesion.cli import report_errors, quick_imports, without_plus
+from skinlesion.cli import quick_imports, report_errors, without_plus
 from skinlesion.errors import SkinlesionError
 
 

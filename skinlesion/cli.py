@@ -65,7 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 module, function = place.split(":")
                 command: Command = getattr(import_module(f"skinlesion.{module}"), function)
                 sub.set_defaults(run=command(sub))
-        options = parser.parse_args(words)
+        options, further = parser.parse_known_args(words)
+        # argparse takes no more words after an option.
+        if further and (not hasattr(options, "words") or any(w[0] == "-" for w in further)):
+            parser.error(f"unrecognized arguments: {' '.join(further)}")
+        if further:
+            options.words += further
         return options.run(options) or 0
 
 

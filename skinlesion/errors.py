@@ -52,7 +52,8 @@ def _problem(found: Any, kind: type, where: str) -> str:
     if found["type"] in ("missing", "missing_argument"):
         return f"{name}: expected a value"
     said = found["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    return f"{name}={found['input']}: {said}" if name else said
+    value = "" if isinstance(found["input"], dict | list) else f"={found['input']}"
+    return f"{name}{value}: {said}" if name else said
 
 
 def _names(kind: Any, prefix: str = "") -> Iterator[str]:

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from skinlesion.errors import SkinlesionError
 from skinlesion.files import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = (
     *("epoch", "train_loss", "train_accuracy"),
@@ -14,8 +16,10 @@ COLUMNS = (
 )
 
 
-def read_history(path: str | Path) -> pd.DataFrame:
+def read_history(path: str | Path) -> "pd.DataFrame":
     """Read a history; SkinlesionError if it is missing or no CSV."""
+    import pandas as pd
+
     try:
         return pd.read_csv(path)
     except (OSError, ValueError) as error:
@@ -24,5 +28,7 @@ def read_history(path: str | Path) -> pd.DataFrame:
 
 def write_history(rows: Sequence[dict[str, float]], path: str | Path) -> None:
     """Write the rows, whole or not at all."""
+    import pandas as pd
+
     with replacing(path) as temporary:
         pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(temporary, index=False)

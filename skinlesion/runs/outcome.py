@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from skinlesion.files import replacing
+from skinlesion.text import duration
 
 STATUSES = ("done", "skipped", "elsewhere", "failed")
 MEANING = {
@@ -57,19 +58,18 @@ def summary(outcomes: Sequence[Outcome]) -> str:
         lines.append(f"{outcome.status:<10}{duration(outcome.seconds):>9}  {own}")
         lines += [f"{'':21}{line}" for line in outcome.why.splitlines()]
     counts = {name: sum(o.status == name for o in outcomes) for name in STATUSES}
-    said = [f"{count} {name} ({MEANING[name]})" for name, count in counts.items() if count]
-    return "\n".join([*lines, f"{len(outcomes)} jobs: {', '.join(said)}"])
+    found = [f"{count} {name} ({MEANING[name]})" for name, count in counts.items() if count]
+    return "\n".join([*lines, f"{len(outcomes)} jobs: {', '.join(found)}"])
 
 
 class Failures:
     """The last error of each job that failed, so that it can be told later.
 
     Args:
-        runs: the folder of the run directories.
+        runs: the folder of the run directories; nothing is created.
     """
 
     def __init__(self, runs: Path) -> None:
-        """Keep the folder; nothing is created."""
         self.folder = runs / "failures"
 
     def record(self, identity: str, why: str) -> None:
@@ -87,10 +87,3 @@ class Failures:
             return json.loads((self.folder / f"{identity[:20]}.json").read_text())
         except OSError:
             return None
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as hours:minutes:seconds."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"

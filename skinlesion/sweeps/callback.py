@@ -7,8 +7,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from skinlesion.sweeps.jobs import parameters
 from skinlesion.runs.outcome import read_outcomes, summary
+from skinlesion.sweeps.jobs import parameters
 
 
 class SweepCallback(Callback):

@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 
 from skinlesion.cli import quick_imports
 from skinlesion.errors import SkinlesionError
-from skinlesion.runs.outcome import Failures, Outcome
 from skinlesion.runs.directory import RunLocked, identity
+from skinlesion.runs.outcome import Failures, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def run_job(config: DictConfig) -> Outcome:
     """
     hydra = HydraConfig.get()
     started = time.time()
-    named = identity(config)
+    key = identity(config)
     failures = Failures(Path(config.machine.runs))
     status, where, why = "failed", "", ""
     try:
@@ -38,7 +38,7 @@ def run_job(config: DictConfig) -> Outcome:
             status = "done"
             summarise(directory)
         where = str(directory.path)
-        failures.forget(named)
+        failures.forget(key)
     except RunLocked as error:
         status, why = "elsewhere", str(error)
     except SkinlesionError as error:
@@ -49,7 +49,7 @@ def run_job(config: DictConfig) -> Outcome:
     if why:
         log.error("error: %s", why)
     if status == "failed":
-        failures.record(named, why)
+        failures.record(key, why)
     _free_memory()
     outcome = Outcome([*hydra.overrides.task], status, where, why, round(time.time() - started, 1))
     outcome.write(Path(hydra.sweep.dir) / "outcomes" / f"{hydra.job.num}.json")

@@ -35,13 +35,13 @@ class Sweep:
         name: the file's name.
         title: what the table is called.
         table: number of the paper's table, None for a study of our own.
-        columns: heading → address into the metrics (`skinlesion.evaluation.bootstrap.value_at`),
+        columns: heading → address into the metrics (`skinlesion.evaluation.metrics`),
             `run.` and a number of the provenance, or None for what is not measured.
-        axes: axis → value → label, `seed` apart.
+        axes: axis → value → label, without `seed`.
         across: the axis whose values stand side by side.
         seeds: the seeds.
         jobs: every run, the seeds of a choice one after another.
-        overrides: what was said on the command line besides.
+        overrides: those of the command line.
         runs: the folder of the run directories.
     """
 
@@ -62,7 +62,7 @@ class Job:
     """One run of a sweep.
 
     Attributes:
-        choice: the value on each axis, `seed` apart.
+        choice: the value on each axis but `seed`.
         seed: the seed.
         config: the job's config.
     """
@@ -80,6 +80,11 @@ def parameters(axes: Mapping[str, Any]) -> dict[str, str]:
 def names() -> list[str]:
     """Return the names of the sweep files."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the names of sweeps among the words of a command line, and the overrides."""
+    return [w for w in words if "=" not in w], [w for w in words if "=" in w]
 
 
 def read_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep:
@@ -100,11 +105,11 @@ def read_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep:
     path = Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
     if not path.is_file():
         raise SkinlesionError(f"there is no sweep {name}; there are {', '.join(names())}.")
-    said, beside = _said(path)
+    node, beside = _sweep_node(path)
     search = f"hydra.searchpath=[file://{CONF}]"
     with initialize_config_dir(str(path.parent.resolve()), version_base="1.3"):
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-        axes = [f"{axis}={values}" for axis, values in parameters(said["axes"]).items()]
+        axes = [f"{axis}={values}" for axis, values in parameters(node["axes"]).items()]
         (combinations,) = BasicSweeper.split_arguments(
             parser.parse_overrides([*axes, *overrides]), max_batch_size=None
         )
@@ -113,7 +118,7 @@ def read_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep:
         varied = [
             key
             for key in parsed[0]
-            if key in said["axes"] or len({choice[key] for choice in parsed}) > 1
+            if key in node["axes"] or len({choice[key] for choice in parsed}) > 1
         ]
         jobs = []
         for choice in parsed:
@@ -129,14 +134,14 @@ def read_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep:
     for axis in varied:
         if axis != "seed":
             values = dict.fromkeys(job.choice[axis] for job in jobs)
-            swept[axis] = {value: _label(said["axes"], axis, value) for value in values}
+            swept[axis] = {value: _label(node["axes"], axis, value) for value in values}
     return Sweep(
         name=path.stem,
-        title=said["title"],
-        table=said.get("table"),
-        columns=said["columns"],
+        title=node["title"],
+        table=node.get("table"),
+        columns=node["columns"],
         axes=swept,
-        across=said.get("across"),
+        across=node.get("across"),
         seeds=tuple(dict.fromkeys(job.seed for job in jobs)),
         jobs=tuple(jobs),
         overrides=tuple(overrides),
@@ -150,21 +155,21 @@ def _label(axes: Mapping[str, Any], axis: str, value: str) -> str:
     return labels.get(value, f"{axis.rpartition('.')[2]}={value}")
 
 
-def _said(path: Path) -> tuple[dict[str, Any], str]:
+def _sweep_node(path: Path) -> tuple[dict[str, Any], str]:
     """Return the node `sweep` of a file, and what else it holds.
 
     Raises:
         SkinlesionError: if a field is missing or unknown.
     """
     document: Any = OmegaConf.to_container(OmegaConf.load(path))
-    said = document.pop("sweep", None) if isinstance(document, dict) else None
-    if not isinstance(said, dict):
+    node = document.pop("sweep", None) if isinstance(document, dict) else None
+    if not isinstance(node, dict):
         raise SkinlesionError(f"{path} has no node `sweep`: expected {', '.join(sorted(FIELDS))}.")
-    missing = {"title", "axes", "columns"} - set(said)
-    unknown = set(said) - FIELDS
+    missing = {"title", "axes", "columns"} - set(node)
+    unknown = set(node) - FIELDS
     if missing or unknown:
         raise SkinlesionError(
             f"{path}: sweep lacks {', '.join(sorted(missing)) or 'nothing'} and has unknown "
             f"{', '.join(sorted(unknown)) or 'nothing'}. Its fields: {', '.join(sorted(FIELDS))}."
         )
-    return said, repr(document)
+    return node, repr(document)

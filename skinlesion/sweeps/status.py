@@ -1,14 +1,18 @@
 """What of a sweep is done, running, cut, failed or left, and how long the rest will take."""
 
+import argparse
+import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from skinlesion.runs.history import read_history
-from skinlesion.sweeps.jobs import Job, Sweep
-from skinlesion.runs.outcome import Failures, duration
+from skinlesion.errors import SkinlesionError
 from skinlesion.runs.directory import RunDirectory, find_runs, identity
+from skinlesion.runs.history import read_history
+from skinlesion.runs.outcome import Failures
+from skinlesion.sweeps.jobs import Job, Sweep, names, read_sweep, split_words
+from skinlesion.text import duration
 
 STATES = ("done", "running", "cut", "failed", "left")
 
@@ -32,17 +36,34 @@ class JobStatus:
     note: str
 
 
+def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], None]:
+    """Add the options of `skinlesion status`."""
+    parser.add_argument("words", nargs="+", metavar="SWEEP|key=value", help="a sweep, overrides")
+    parser.epilog = "example: skinlesion status table4 budget=cpu seed=0"
+
+    def run(options: argparse.Namespace) -> None:
+        chosen, overrides = split_words(options.words)
+        if len(chosen) != 1:
+            raise SkinlesionError(f"name one sweep; there are {', '.join(names())}.")
+        sweep = read_sweep(chosen[0], overrides)
+        for path, why in find_runs(sweep.runs)[1].items():
+            print(f"left out, because damaged: {path}: {why}", file=sys.stderr)
+        print(summary(sweep, sweep_status(sweep)))
+
+    return run
+
+
 def sweep_status(sweep: Sweep) -> list[JobStatus]:
     """Return how far each job is, jobs that are one and the same run once."""
     (found, _), failures = find_runs(sweep.runs), Failures(sweep.runs)
     jobs = {identity(job.config): job for job in reversed(sweep.jobs)}
     return [
-        _job_status(job, found.get(named, []), failures.find(named))
-        for named, job in reversed(jobs.items())
+        _job_status(job, found.get(key, []), failures.find(key))
+        for key, job in reversed(jobs.items())
     ]
 
 
-def report(sweep: Sweep, statuses: Sequence[JobStatus]) -> str:
+def summary(sweep: Sweep, statuses: Sequence[JobStatus]) -> str:
     """Return a line a job, the counts, and an estimate of what is left, as plain text."""
     lines = [f"{sweep.title}: {len(statuses)} runs"]
     for status in statuses:

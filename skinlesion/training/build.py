@@ -13,10 +13,9 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 
 from skinlesion.data.samples import CheckedArchive, open_archive
-from skinlesion.errors import SkinlesionError
-from skinlesion.models.build import build_classifier
-from skinlesion.models.preprocess import resolve_preprocess
-from skinlesion.models.weights import BackboneSpec, resolve_spec
+from skinlesion.errors import SkinlesionError, validated
+from skinlesion.models.classifier import build_classifier
+from skinlesion.models.weights import BackboneSpec, resolve_preprocess, resolve_spec
 from skinlesion.training.callbacks import WholeCheckpoints
 from skinlesion.training.compute import Compute
 from skinlesion.training.config import Job
@@ -62,7 +61,7 @@ def build(job: Job, compute: Compute, data: CheckedArchive) -> Parts:
     Raises:
         SkinlesionError: naming the axis whose choice cannot be built.
     """
-    spec = resolve_spec(BackboneSpec.from_config(job.backbone), job.weights)
+    spec = resolve_spec(validated(BackboneSpec, job.backbone, where="backbone"), job.weights)
     spec = resolve_preprocess(spec, job.preprocess, job.weights)
     description = {
         "backbone": _lists(asdict(spec)),
@@ -116,15 +115,13 @@ def build(job: Job, compute: Compute, data: CheckedArchive) -> Parts:
 def build_trainer(job: Job, compute: Compute, **options: Any) -> pl.Trainer:
     """Return Lightning's trainer on one device, with further options."""
     settings: dict[str, Any] = {
-        "accelerator": job.machine.device,
+        "accelerator": "gpu" if job.machine.device.startswith("cuda") else job.machine.device,
         "devices": 1,
         "precision": compute.precision,
         "plugins": [WholeCheckpoints()],
         "enable_model_summary": False,
     }
-    trainer: pl.Trainer = instantiate(
-        job.trainer.model_dump(by_alias=True), **settings | options
-    )
+    trainer: pl.Trainer = instantiate(job.trainer.model_dump(by_alias=True), **settings | options)
     return trainer
 
 

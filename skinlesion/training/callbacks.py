@@ -7,8 +7,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning import callbacks
 from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning import callbacks
 
 from skinlesion.files import replacing
 from skinlesion.runs.history import COLUMNS, write_history

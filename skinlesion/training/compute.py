@@ -119,10 +119,10 @@ def largest_batch(attempt: Callable[[int], Any], most: int = MOST_ON_GPU) -> int
             return most // 2
 
 
-def _device(accelerator: str) -> str:
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+def _device(asked: str) -> str:
+    if (asked in ("auto", "gpu") or asked.startswith("cuda")) and torch.cuda.is_available():
         return "cuda"
-    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+    if asked in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
         return "mps"
     return "cpu"
 

@@ -47,7 +47,7 @@ class Machine(_Node):
     data: Path
     cache: Path
     workers: Whole | None
-    device: Literal["auto", "cpu", "gpu", "cuda", "mps"]
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu|mps|cuda(:\d+)?)$")]
     force: bool
     logger: Choice | None
     channels_last: bool | None

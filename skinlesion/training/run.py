@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -54,13 +53,15 @@ def run(config: DictConfig) -> RunDirectory:
     compute = resolve(job)
     compute.apply()
     data, weights_digest = open_data(job), _weights_digest(weights)
-    if not job.machine.force and (finished := _finished(job, identity(config), data, weights_digest)):
+    if not job.machine.force and (
+        finished := _finished(job, identity(config), data, weights_digest)
+    ):
         log.info("%s is done; machine.force=true runs it again.", finished.path)
         return finished
     parts = build(job, compute, data)
     parts.module.network.backbone.load(weights)
     samples = data.load(job.machine.cache, job.backbone["input_size"])
-    key = run_key(config, samples.digest, weights_digest)
+    key = run_key(config, samples.digest, digest)
     directory = RunDirectory(job.machine.runs / job.backbone["name"] / key / f"seed{job.seed}")
     with directory.lock():
         if job.machine.force:
@@ -70,15 +71,15 @@ def run(config: DictConfig) -> RunDirectory:
             _write_split(samples, directory)
             with _device(job) as devices:
                 _train(job, compute, parts, samples, directory, devices)
-            _finish(job, samples, directory, weights_digest)
+            _finish(job, samples, directory, digest)
     return directory
 
 
-def _finished(job: Job, named: str, data: CheckedArchive, weights: str) -> RunDirectory | None:
+def _finished(job: Job, key: str, data: CheckedArchive, weights: str) -> RunDirectory | None:
     """Return the finished run of this identity, data and weights, without building anything."""
     pattern = f"{job.backbone['name']}/*/seed{job.seed}"
     digest = data.digest(job.machine.cache, job.backbone["input_size"])
-    for directory in find_runs(job.machine.runs, pattern)[0].get(named, []):
+    for directory in find_runs(job.machine.runs, pattern)[0].get(key, []):
         if directory.done.exists():
             made_with = directory.read_json("provenance.json")
             if (made_with["data"], made_with["weights"]) == (digest, weights):
@@ -239,11 +240,14 @@ def summarise(directory: RunDirectory) -> None:
 @contextmanager
 def _device(job: Job) -> Iterator[Any]:
     """Yield Lightning's `devices`: where the machine has several GPUs, one that nobody has."""
-    if job.machine.device in ("auto", "gpu", "cuda") and torch.cuda.device_count() > 1:
+    name, _, index = job.machine.device.partition(":")
+    if index:
+        yield [int(index)]
+    elif name in ("auto", "gpu", "cuda") and torch.cuda.device_count() > 1:
         from skinlesion.training.devices import own_gpu
 
-        with own_gpu() as index:
-            yield [index]
+        with own_gpu() as free:
+            yield [free]
     else:
         yield 1
 

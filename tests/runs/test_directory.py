@@ -30,7 +30,9 @@ def results_of(*overrides: str) -> int:
     found, damaged = find_runs(RESULTS)
     assert not damaged
     recipe = ["budget=cpu", "scheduler.patience=2", "seed=0", *overrides]
-    return sum(len(found.get(identity(job.config), [])) for job in read_sweep("leakage", recipe).jobs)
+    return sum(
+        len(found.get(identity(job.config), [])) for job in read_sweep("leakage", recipe).jobs
+    )
 
 
 def test_the_published_runs_of_earlier_releases_are_found() -> None:
@@ -71,7 +73,9 @@ def test_a_run_has_the_identity_of_its_job_and_is_never_resolved_again(
     assert directory.identity == identity(job)
     monkeypatch.setenv("SECRET", "hidden")
     path = directory.path / "config.yaml"
-    path.write_text(path.read_text().replace("split:\n  name: lesion", "split:\n  name: ${oc.env:SECRET}"))
+    path.write_text(
+        path.read_text().replace("split:\n  name: lesion", "split:\n  name: ${oc.env:SECRET}")
+    )
     assert RunDirectory(directory.path).config.split.name == "${oc.env:SECRET}"
 
 

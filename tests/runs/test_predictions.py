@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from skinlesion.evaluation.__main__ import main
 
 from skinlesion.errors import SkinlesionError
-from skinlesion.evaluation.__main__ import main
 from skinlesion.evaluation.metrics import evaluate_file
 from skinlesion.runs.predictions import read_predictions, write_predictions
 

@@ -12,10 +12,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from skinlesion.errors import SkinlesionError
+from skinlesion.runs.directory import RunLocked, identity
+from skinlesion.runs.outcome import Failures, Outcome, read_outcomes
 from skinlesion.sweeps.job import run_job
 from skinlesion.sweeps.jobs import CONF
-from skinlesion.runs.outcome import Failures, Outcome, read_outcomes
-from skinlesion.runs.directory import RunLocked, identity
 
 
 @pytest.fixture
@@ -69,17 +69,17 @@ def test_an_error_is_an_outcome(run_with, tmp_path: Path, error, status: str, wh
 def test_a_failure_is_remembered_until_the_job_is_done(
     run_with, job: DictConfig, tmp_path: Path
 ) -> None:
-    failures, named = Failures(tmp_path), identity(job)
+    failures, key = Failures(tmp_path), identity(job)
     run_with(raising(RunLocked("another process")))
-    assert failures.find(named) is None
+    assert failures.find(key) is None
     run_with(raising(SkinlesionError("no weights for it")))
-    assert failures.find(named)["why"] == "no weights for it"
+    assert failures.find(key)["why"] == "no weights for it"
 
     done = tmp_path / "DONE"
     done.touch()
     outcome = run_with(lambda config: SimpleNamespace(done=done, path=tmp_path))
     assert outcome.where == str(tmp_path)
-    assert failures.find(named) is None
+    assert failures.find(key) is None
 
 
 def test_what_the_job_held_is_given_back(run_with) -> None:

@@ -192,5 +192,5 @@ def test_a_value_that_cannot_be_is_named(config: Config, override: str, message:
 
 
 def test_all_that_is_wrong_is_named_at_once(config: Config) -> None:
-    with pytest.raises(SkinlesionError, match="seed=-1: .*batch_size=0: .*"):
+    with pytest.raises(SkinlesionError, match=r"seed=-1: .*batch_size=0: .*"):
         read_job(config("seed=-1", "batch_size=0"))

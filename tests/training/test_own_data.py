@@ -15,13 +15,13 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from skinlesion.data.__main__ import main as data_command
+from skinlesion.cli import main
 from skinlesion.data.encoding import MetadataEncoder
 from skinlesion.errors import SkinlesionError
-from skinlesion.runs.predictions import read_predictions
 from skinlesion.models.classifier import build_classifier
-from skinlesion.training.run import run
 from skinlesion.runs.directory import RunDirectory, identity
+from skinlesion.runs.predictions import read_predictions
+from skinlesion.training.run import run
 
 CONF = Path(__file__).parents[2] / "conf"
 COLOURS = {"Red": (220, 60, 60), "green": (60, 200, 60), "No": (60, 60, 220)}
@@ -59,18 +59,18 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 OWN = """
-root: {root}
-cache: data/cache
-limit: null
-workers: null
-resident: auto
-demo: null
-tables: [list.csv]
-classes: [Red, green, "No"]
-columns: {{image: File, lesion: Spot, label: Diagnosis}}
-properties:
-  size: {{column: Size (mm), range: [0, 20]}}
-  skin: {{column: Skin type, values: [I, II, III]}}
+# @package _global_
+machine: {{data: "{root}"}}
+data:
+  limit: null
+  resident: null
+  demo: null
+  tables: [list.csv]
+  classes: [Red, green, "No"]
+  columns: {{image: File, lesion: Spot, label: Diagnosis}}
+  properties:
+    size: {{column: Size (mm), range: [0, 20]}}
+    skin: {{column: Skin type, values: [I, II, III]}}
 """
 
 
@@ -81,11 +81,11 @@ def composed(tiny: list[str], cache: Path, tmp_path: Path) -> Config:
     def make(name: str, *overrides: str, text: str = "") -> DictConfig:
         path = tmp_path / "conf" / "data" / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        common = [override for override in tiny if not override.startswith("data.root")]
-        said = [f"hydra.searchpath=[file://{tmp_path / 'conf'}]", f"data={name}", *common]
+        path.write_text(text.lstrip())
+        common = [override for override in tiny if not override.startswith("machine.data")]
+        words = [f"hydra.searchpath=[file://{tmp_path / 'conf'}]", f"data={name}", *common]
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("config", [*said, "trainer.max_epochs=1", *overrides])
+            return compose("config", [*words, "trainer.max_epochs=1", *overrides])
 
     return make
 
@@ -180,7 +180,7 @@ def test_what_the_data_is_made_of_is_part_of_a_run_and_names_of_files_are_not(
 
 
 def described(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    data_command(["describe", *map(str, arguments)])
+    main(["data", "describe", *map(str, arguments)])
     return capsys.readouterr().out
 
 
@@ -191,7 +191,7 @@ def test_what_describe_prints_is_a_config_that_trains(
     text = described(capsys, own / "list.csv", *arguments)
     config = composed("described", "debug=fast", text=text)
     said: Any = OmegaConf.to_container(config.data)
-    assert said["root"] == str(own)
+    assert config.machine.data == str(own)
     assert said["tables"] == ["list"]
     assert said["classes"] == ["green", "No", "Red"]
     assert said["properties"] == {
@@ -279,5 +279,5 @@ def test_describe_reads_a_column_for_each_class(
     ],
 )
 def test_describe_says_what_cannot_be_a_class(own: Path, options: list[str], message: str) -> None:
-    with pytest.raises(SkinlesionError, match=message):
-        data_command(["describe", str(own / "list.csv"), "--image", "File", *options])
+    with pytest.raises(SystemExit, match=message):
+        main(["data", "describe", str(own / "list.csv"), "--image", "File", *options])

@@ -121,9 +121,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config: Config, tmp_path: Pat
     whole = run(config(*recipe, "trainer.max_epochs=3"))
     cut = config(*recipe, "trainer.max_epochs=3", f"machine.runs={tmp_path / 'cut'}")
     directory = RunDirectory(tmp_path / "cut" / Path(*whole.path.parts[-3:]))
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(PowerCut):
-        stop_after(2, patch)
-        run(cut)
+    cut_after(2, cut)
     assert len(pd.read_csv(directory.history)) == 2
     assert not directory.done.exists()
     assert run(cut).path == directory.path
@@ -174,9 +172,7 @@ def test_a_run_that_had_stopped_early_is_trained_no_further(config: Config) -> N
 
 
 def test_a_moved_run_keeps_its_best_epoch(config: Config, tmp_path: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(PowerCut):
-        stop_after(1, patch)
-        run(config())
+    cut_after(1, config())
     shutil.move(tmp_path / "runs", tmp_path / "moved")
     directory = run(config(f"machine.runs={tmp_path / 'moved'}"))
     state = torch.load(directory.last, weights_only=True)["callbacks"]
@@ -259,8 +255,8 @@ class PowerCut(BaseException):
     """Unlike KeyboardInterrupt, nothing catches it to tidy up."""
 
 
-def stop_after(epochs: int, patch: pytest.MonkeyPatch) -> None:
-    """Cut the power in the first step after so many epochs."""
+def cut_after(epochs: int, config: DictConfig) -> None:
+    """Run, and cut the power in the first step after so many epochs."""
     from skinlesion.training.module import LesionModule
 
     step = LesionModule.training_step
@@ -270,4 +266,7 @@ def stop_after(epochs: int, patch: pytest.MonkeyPatch) -> None:
             raise PowerCut
         return step(self, batch, batch_idx)
 
-    patch.setattr(LesionModule, "training_step", failing)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LesionModule, "training_step", failing)
+        with pytest.raises(PowerCut):
+            run(config)

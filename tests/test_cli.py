@@ -1,0 +1,51 @@
+"""The command `skinlesion` as a person meets it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from skinlesion.cli import COMMANDS, main
+
+SLOW = {"torch", "pandas", "numpy", "timm", "matplotlib", "gradio", "pytorch_lightning"}
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-X", "importtime", "-m", "skinlesion", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_help_lists_every_command_and_imports_nothing_slow() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    assert all(f"{name} " in done.stdout for name in COMMANDS)
+    assert not SLOW & {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_imports_nothing_slow(command: str) -> None:
+    done = run(command, "--help")
+    assert done.returncode == 0, done.stderr[-500:]
+    assert f"skinlesion {command}" in done.stdout
+    assert not SLOW & {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+
+
+def test_wrong_input_is_one_message_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "absent.csv"])
+    assert str(stop.value.code).startswith("error: absent.csv")
+
+
+@pytest.mark.parametrize("words", [["predct"], ["predict", "--colour"], []])
+def test_a_misspelt_command_is_answered_with_the_usage(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert "usage: skinlesion" in capsys.readouterr().err
+
+
+def test_words_may_stand_behind_an_option(tmp_path) -> None:
+    with pytest.raises(SystemExit, match="there is no sweep table12"):
+        main(["tables", "--out", str(tmp_path), "table12", "seed=0"])
