@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from skinlesion.cli import report_errors
 from skinlesion.data.ham10000 import CLASSES, PROPERTIES
-from skinlesion.errors import SkinlesionError
+from skinlesion.errors import SkinlesionError, validated
 from skinlesion.fidelity.pins import PINS, pins
 from skinlesion.models.backbone import Backbone
-from skinlesion.models.build import build_classifier
+from skinlesion.models.classifier import build_classifier
 from skinlesion.models.weights import BackboneSpec
 
 CONF = Path(__file__).parents[2] / "conf/backbone"
@@ -119,7 +119,7 @@ def trunk_entry(fields: dict[str, Any]) -> Entry:
     """Compare the backbone up to its cut."""
     pin = find_pin(fields["name"], fields["cut"])
     with torch.device("meta"):
-        backbone = Backbone(BackboneSpec.from_config(fields))
+        backbone = Backbone(validated(BackboneSpec, fields, "backbone"))
         shape = backbone.feature_shape()
     return Entry(
         backbone=fields["name"],

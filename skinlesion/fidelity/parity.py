@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from skinlesion.cli import report_errors
-from skinlesion.errors import SkinlesionError, listing
+from skinlesion.errors import SkinlesionError, listing, validated
 from skinlesion.fidelity.cases import TOLERANCE, cuts, numbers, picture, read
 from skinlesion.fidelity.keras_weights import BACKBONES, write_weights
 from skinlesion.fidelity.ledger import backbones
@@ -25,7 +25,7 @@ from skinlesion.models.weights import BackboneSpec, resolve_spec
 
 def spec_of(backbone: str) -> BackboneSpec:
     """Return a backbone's spec as conf/backbone has it."""
-    return BackboneSpec.from_config(backbones()[backbone])
+    return validated(BackboneSpec, backbones()[backbone], "backbone")
 
 
 def build(spec: BackboneSpec, weights: Path) -> Backbone:

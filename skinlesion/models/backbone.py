@@ -16,18 +16,14 @@ import logging
 import re
 from typing import Any
 
-import huggingface_hub
-import requests
 import timm
 import torch
 from timm.layers import BatchNormAct2d, get_graph_node_names
 from timm.models import create_feature_extractor
 from torch import Tensor, nn
 
-import skinlesion.models.nasnet  # noqa: F401  registers nasnetamobile with timm
 from skinlesion.errors import SkinlesionError, listing
-from skinlesion.models.rotated import rotate
-from skinlesion.models.weights import BackboneSpec, load_into
+from skinlesion.models.weights import BackboneSpec, download, load_into
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +35,7 @@ class Backbone(nn.Module):
         spec: how to build, cut and feed it.
 
     Attributes:
-        spec: the same.
-        rotated: whether the trunk computes on rotated images; see `rotate`.
+        rotated: whether the trunk computes on rotated images, see `skinlesion.models.rotated`.
         uninitialised: names that a weights file did not hold.
 
     Shape:
@@ -52,7 +47,6 @@ class Backbone(nn.Module):
     """
 
     def __init__(self, spec: BackboneSpec) -> None:
-        """Build the model and prune what lies behind the cut."""
         super().__init__()
         self.spec = spec
         model = _create(spec)
@@ -76,6 +70,8 @@ class Backbone(nn.Module):
 
     def rotate(self) -> None:
         """Compute on images rotated by 180 degrees, where that is faster; t stays what it is."""
+        from skinlesion.models.rotated import rotate
+
         self.rotated = rotate(self.trunk)
 
     def load(self, weights: str) -> None:
@@ -87,13 +83,12 @@ class Backbone(nn.Module):
         Raises:
             SkinlesionError: if the weights cannot be had or do not fit.
         """
-        if weights == "imagenet":
-            state = _create(self.spec, pretrained=True).state_dict()
-            self.trunk.load_state_dict({name: state[name] for name in self.trunk.state_dict()})
-        elif weights != "none":
-            self.uninitialised = load_into(self.trunk, self._full_names, weights)
-            if self.uninitialised:
-                log.warning("%s leaves uninitialised: %s", weights, listing(self.uninitialised, 20))
+        if weights == "none":
+            return
+        file = download(self.spec) if weights == "imagenet" else weights
+        self.uninitialised = load_into(self.trunk, self._full_names, file)
+        if self.uninitialised:
+            log.warning("%s leaves uninitialised: %s", weights, listing(self.uninitialised, 20))
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the feature map t (B, C, h, w) of uint8 images (B, 3, H, W)."""
@@ -131,54 +126,29 @@ class Backbone(nn.Module):
         return tuple(t.shape[1:])
 
 
-def _create(spec: BackboneSpec, pretrained: bool = False) -> nn.Module:
-    options: dict[str, Any] = dict(spec.timm_kwargs or {})
-    if pretrained:
-        file = _download(f"timm/{spec.timm_model}.{spec.pretrained}")
-        options |= {"pretrained_cfg": spec.pretrained, "pretrained_cfg_overlay": {"file": file}}
+def _create(spec: BackboneSpec) -> nn.Module:
+    kwargs = spec.timm_kwargs or {}
     try:
-        model = timm.create_model(spec.timm_model, pretrained=pretrained, **options)
-    except Exception as error:  # each of timm's models and loaders has its own exceptions
+        model: Any
+        if spec.timm_model == "nasnetamobile":  # which timm does not have
+            from skinlesion.models.nasnet import NASNetAMobile
+
+            model = NASNetAMobile(**kwargs)
+        else:
+            model = timm.create_model(spec.timm_model, **kwargs)
+    except Exception as error:  # each of timm's models has its own exceptions
         raise SkinlesionError(
-            f"backbone.timm_model={spec.timm_model} with {spec.timm_kwargs or {}} "
-            f"cannot be built: {error}"
+            f"backbone.timm_model={spec.timm_model} with {kwargs} cannot be built: {error}"
         ) from None
-    if spec.strides is not None:
-        _move_strides(model, spec)
+    if spec.strides == "keras_v1":
+        if not hasattr(model, "layer2"):
+            raise SkinlesionError(
+                f"backbone.strides=keras_v1: only a ResNet has such strides, not {spec.timm_model}."
+            )
+        # Keras has the stride of a stage's first block on its first 1x1 convolution.
+        for layer in (model.layer2, model.layer3, model.layer4):
+            layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
     return model
-
-
-def _download(repository: str) -> str:
-    """Return the path of timm's weights on this machine, downloading them at the first use."""
-    try:
-        requests.head(huggingface_hub.constants.ENDPOINT, timeout=10)
-    except requests.RequestException:
-        # The hub's client would retry for a minute; what was downloaded before is all there is.
-        online = False
-    else:
-        online = True
-    try:
-        return huggingface_hub.hf_hub_download(
-            repository, "model.safetensors", local_files_only=not online
-        )
-    except Exception as error:  # the client's exceptions differ between its releases
-        why = next(iter(str(error).splitlines()), repr(error)) if online else "no network"
-        raise SkinlesionError(
-            f"weights=imagenet: {repository} could not be downloaded ({why}). Without a network: "
-            "weights=<file.safetensors or .pth> takes weights from a file, weights=none "
-            "preprocess=paper starts from scratch."
-        ) from None
-
-
-def _move_strides(model: Any, spec: BackboneSpec) -> None:
-    """Put the stride of a stage's first block on its first 1x1 convolution, as Keras does."""
-    if spec.strides != "keras_v1" or not hasattr(model, "layer2"):
-        raise SkinlesionError(
-            f"backbone.strides={spec.strides}: only keras_v1, for a ResNet, is known "
-            f"(backbone: {spec.timm_model})."
-        )
-    for layer in (model.layer2, model.layer3, model.layer4):
-        layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
 
 
 def _truncate(model: nn.Module, cut: str) -> tuple[nn.Module, float]:

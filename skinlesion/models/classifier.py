@@ -2,18 +2,23 @@
 
 The head follows the released code, where the paper is silent: 2x2 max pools of t and of the
 attended t, concatenation, ReLU, flatten, dropout; then the metadata, and one dense layer.
+`build_classifier` makes it of plain values, as they stand in a config and in a checkpoint.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skinlesion.errors import SkinlesionError, listing
+from skinlesion.errors import SkinlesionError, listing, validated
 from skinlesion.models.backbone import Backbone
-from skinlesion.models.dropout import Dropout
 from skinlesion.models.metadata import GessertMLP, MetadataMLP
+from skinlesion.models.soft_attention import ReleasedSoftAttention, SoftAttention
+from skinlesion.models.weights import BackboneSpec
+
+Initialiser = Literal["keras", "torch"]
 
 
 class Classifier(nn.Module):
@@ -46,7 +51,6 @@ class Classifier(nn.Module):
         pooling: str = "max",
         hidden: int | None = None,
     ) -> None:
-        """Join the parts; the dense layer's width follows from the shape of t."""
         super().__init__()
         if pooling not in POOLS:
             raise ValueError(f"pooling={pooling}: expected one of {listing([*POOLS])}")
@@ -64,8 +68,6 @@ class Classifier(nn.Module):
         self.pool = POOLS[pooling]
         t = torch.empty(1, *shape)
         width = self._pooled(t).shape[1] + (metadata.width if metadata else 0)
-        if hidden is not None and hidden < 1:
-            raise ValueError(f"hidden={hidden}: expected at least 1, or null for none")
         self.hidden = None if hidden is None else nn.Linear(width, hidden)
         self.dense = nn.Linear(width if hidden is None else hidden, classes)
 
@@ -99,4 +101,110 @@ def average_pool(t: Tensor) -> Tensor:
     return t.mean(dim=(2, 3), keepdim=True)
 
 
+class Dropout(nn.Dropout):
+    """As torch's, with uniform numbers on a CPU.
+
+    There torch draws its Bernoulli numbers one by one, in four times the time.
+
+    Shape:
+        any → the same.
+    """
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return the values, in training some of them zero and the others 1 / (1 - p) times."""
+        if values.device.type != "cpu" or not self.training or self.p in (0, 1):
+            return super().forward(values)
+        # float32 whatever the values are: bfloat16 has 256 numbers between 0 and 1.
+        kept = torch.rand_like(values, dtype=torch.float32) >= self.p
+        return values * (kept / (1 - self.p)).to(values.dtype)
+
+
 POOLS: Mapping[str, Callable[[Tensor], Tensor]] = {"max": max_pool, "average": average_pool}
+ATTENTIONS: Mapping[str, Callable[..., nn.Module] | None] = {
+    "paper": SoftAttention,
+    "released": ReleasedSoftAttention,
+    "none": None,
+}
+BRANCHES: Mapping[str, Callable[..., MetadataMLP | GessertMLP] | None] = {
+    "paper": MetadataMLP,
+    "gessert": GessertMLP,
+    "none": None,
+}
+
+
+def build_classifier(
+    backbone: Mapping[str, Any],
+    attention: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    classes: int,
+    properties: Sequence[int],
+    dropout: float = 0.5,
+    pooling: str = "max",
+    hidden: int | None = None,
+    initialiser: Initialiser = "keras",
+) -> Classifier:
+    """Build the network, without pretrained weights.
+
+    Args:
+        backbone: the fields of a `BackboneSpec`.
+        attention: `name` (paper, released, none) and the arguments of that soft attention.
+        metadata: `name` (paper, gessert, none) and the arguments of that metadata branch.
+        classes: number of classes.
+        properties: encoded features of each property of the metadata; empty: there is no metadata.
+        dropout, pooling, hidden: see `Classifier`.
+        initialiser: see `initialise`.
+
+    Raises:
+        SkinlesionError: if a name or an argument is unknown, the backbone cannot be built, or
+            there is a metadata branch and no metadata.
+    """
+    try:
+        attend, attend_options = _choose("attention", attention, ATTENTIONS)
+        branch, branch_options = _choose("metadata", metadata, BRANCHES)
+        if branch and not properties:
+            raise SkinlesionError(
+                f"metadata.name={metadata['name']}, but the data has no metadata (data.properties "
+                "is empty): metadata=none, or declare its properties."
+            )
+        network = Classifier(
+            Backbone(validated(BackboneSpec, dict(backbone), where="backbone")),
+            attention=(lambda channels: attend(channels, **attend_options)) if attend else None,
+            metadata=branch(properties, **branch_options) if branch else None,
+            classes=classes,
+            dropout=dropout,
+            pooling=pooling,
+            hidden=hidden,
+        )
+        initialise(network, initialiser)
+    except (TypeError, ValueError, RuntimeError) as error:  # of the layers, for such arguments
+        raise SkinlesionError(f"the network cannot be built: {error}") from None
+    return network
+
+
+def initialise(network: Classifier, initialiser: Initialiser) -> None:
+    """Start the dense layers anew.
+
+    Soft attention starts He uniform either way, as the released code says; batch norms start alike
+    in both frameworks; a backbone without pretrained weights stays as timm starts it.
+
+    Args:
+        network: the network, changed in place.
+        initialiser: `keras` (Glorot uniform, bias 0) or `torch` (both within 1/√inputs).
+    """
+    branch = [] if network.metadata is None else network.metadata.modules()
+    for layer in (network.hidden, network.dense, *branch):
+        if isinstance(layer, nn.Linear):
+            layer.reset_parameters()
+            if initialiser == "keras":
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+
+def _choose(axis: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> tuple[Any, dict]:
+    options = dict(values)
+    name = options.pop("name", None)
+    if name not in known:
+        raise SkinlesionError(f"{axis}.name={name}: expected one of {', '.join(known)}.")
+    if known[name] is None and options:
+        raise SkinlesionError(f"{axis}.name=none takes no arguments, found {listing([*options])}.")
+    return known[name], options

@@ -19,7 +19,6 @@ class MetadataMLP(nn.Module):
     """
 
     def __init__(self, properties: Sequence[int], width: int = 4096, layers: int = 1) -> None:
-        """Create the dense layers."""
         super().__init__()
         for name, value in (("width", width), ("layers", layers)):
             if value < 1:
@@ -58,7 +57,6 @@ class GessertMLP(nn.Module):
         dropout: float = 0.4,
         missing: float = 0.1,
     ) -> None:
-        """Create the layers."""
         super().__init__()
         if width < 1:
             raise ValueError(f"metadata.width={width}: expected at least 1")

@@ -24,7 +24,6 @@ class RotatedConv2d(nn.Conv2d):
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
-        """Take its weights."""
         super().__init__(
             conv.in_channels,
             conv.out_channels,
@@ -50,9 +49,9 @@ def rotate(trunk: nn.Module) -> bool:
         trunk: as timm's feature extractor gives it; its convolutions are replaced.
 
     Returns:
-        Whether it was done; see `turnable`.
+        Whether it was done; see `rotatable`.
     """
-    if not turnable(trunk):
+    if not rotatable(trunk):
         return False
     for name, module in [*trunk.named_modules()]:
         if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
@@ -60,24 +59,23 @@ def rotate(trunk: nn.Module) -> bool:
     return True
 
 
-def turnable(trunk: nn.Module) -> bool:
+def rotatable(trunk: nn.Module) -> bool:
     """Return whether a trunk pads as TensorFlow and no other op minds which way its input lies."""
     if not isinstance(trunk, fx.GraphModule):
         return False
     called = [node for node in trunk.graph.nodes if node.op not in ("placeholder", "output")]
     modules = [trunk.get_submodule(node.target) for node in called if node.op == "call_module"]
-    functions = [node.target for node in called if node.op != "call_module"]
-    convolutions = [module for module in modules if isinstance(module, nn.Conv2d)]
     return (
-        all(function in FUNCTIONS for function in functions)
-        and all(isinstance(module, (nn.Conv2d, *POINTWISE)) for module in modules)
-        and all(_conv_turnable(conv) for conv in convolutions)
-        and any(isinstance(conv, Conv2dSame) for conv in convolutions)
+        any(isinstance(module, Conv2dSame) for module in modules)
+        and all(node.op == "call_module" or node.target in FUNCTIONS for node in called)
+        and all(map(_module_rotatable, modules))
     )
 
 
-def _conv_turnable(conv: nn.Conv2d) -> bool:
-    """Return whether equal padding gives the rotated map; see `RotatedConv2d`."""
+def _module_rotatable(conv: nn.Module) -> bool:
+    """Return whether it gives the rotated map of a rotated map, see `RotatedConv2d`."""
+    if not isinstance(conv, nn.Conv2d):
+        return isinstance(conv, POINTWISE)
     sides = {*conv.kernel_size}
     if conv.dilation != (1, 1) or conv.padding_mode != "zeros" or not all(s % 2 for s in sides):
         return False

@@ -24,12 +24,11 @@ class SoftAttention(nn.Module):
     """
 
     def __init__(self, channels: int, maps: int = 16, gamma: float = 0.01) -> None:
-        """Create the convolution (He uniform, as released) and the scalar."""
         super().__init__()
         if maps < 1:
             raise ValueError(f"attention.maps={maps}: expected at least 1")
         self.conv = nn.Conv2d(channels, maps, kernel_size=3, padding=1)
-        nn.init.kaiming_uniform_(self.conv.weight, nonlinearity="relu")
+        nn.init.kaiming_uniform_(self.conv.weight, nonlinearity="relu")  # as released
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
         self.gamma = nn.Parameter(torch.tensor(float(gamma)))
 
@@ -61,7 +60,6 @@ class ReleasedSoftAttention(nn.Module):
     """
 
     def __init__(self, channels: int, maps: int = 16) -> None:
-        """Create the kernel (He uniform, as released) and the bias."""
         super().__init__()
         if maps < 1:
             raise ValueError(f"attention.maps={maps}: expected at least 1")

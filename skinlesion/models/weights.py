@@ -1,7 +1,8 @@
-"""Pretrained weights: timm's ImageNet tags, or a file that says how to build and feed itself.
+"""How a backbone is built, cut and fed, and the pretrained weights that have a say in it.
 
-A folder of `.safetensors` files stands for the one whose header names the backbone, so that a sweep
-over backbones needs one path.
+`weights` is `imagenet` (timm's pinned tag), `none`, the path of a file, or of a folder of
+`.safetensors` files, which stands for the one whose header names the backbone, so that a sweep over
+backbones needs one path.
 
 A `.safetensors` file may carry in its header, as text: `backbone`, `timm_model`, `timm_kwargs`
 (JSON), `mean`, `std` (JSON, for pixels in 0…1), `channels`, `strides` (`keras_v1`) and `source`.
@@ -9,15 +10,48 @@ Without such a header, and for `.pth` files, the backbone's config says how to b
 """
 
 import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import huggingface_hub
+import requests
+from pydantic import AfterValidator, Field, Strict
+from pydantic.dataclasses import dataclass
+from safetensors import SafetensorError, safe_open
+from timm.models import clean_state_dict, load_state_dict
 from torch import Tensor, nn
 
-from skinlesion.errors import SkinlesionError, listing
+from skinlesion.errors import SkinlesionError, listing, validated
+
+Colours = tuple[float, float, float]
+
+# Mean and std of red, green, blue, for pixels in 0…1, by the modes of Keras' preprocess_input:
+# x / 127.5 - 1; (x / 255 - mean) / std of ImageNet; x - mean of ImageNet, without scaling.
+MODES: Mapping[str, tuple[Colours, Colours]] = {
+    "tf": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "torch": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "caffe": ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255)),
+}
+
+
+def _in_timm(model: str) -> str:
+    """A spec also comes from model files of strangers: timm would fetch from a hub or a folder."""
+    if not all(character.isalnum() or character in "_." for character in model):
+        raise ValueError("expected the name of one of timm's models, not of a hub or a folder")
+    return model
+
+
+def _of_the_architecture(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """timm would read a file that `checkpoint_path` names."""
+    if files := [name for name in kwargs if name.startswith(("pretrained", "checkpoint", "cache"))]:
+        raise ValueError(f"expected arguments of the architecture, not {listing(files)}")
+    return kwargs
+
+
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0)]
 
 
 @dataclass(frozen=True)
@@ -29,9 +63,8 @@ class BackboneSpec:
         timm_model: timm's name of the architecture.
         cut: where the feature map t is taken, see `skinlesion.models.backbone`.
         input_size: height and width of the image, in pixels.
-        mean: per channel as fed, for pixels in 0…1.
-        std: per channel as fed, for pixels in 0…1.
-        channels: `rgb` or `bgr`, the order in which the image's channels are fed.
+        mean, std: per channel as fed, for pixels in 0…1.
+        channels: the order in which the image's channels are fed.
         pretrained: timm's tag of the ImageNet weights; None where there are none.
         timm_kwargs: further arguments of `timm.create_model`.
         strides: `keras_v1` moves a ResNet block's stride from its 3x3 to its first 1x1 convolution.
@@ -40,60 +73,16 @@ class BackboneSpec:
     """
 
     name: str
-    timm_model: str
+    timm_model: Annotated[str, AfterValidator(_in_timm)]
     cut: str
-    input_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    channels: str = "rgb"
+    input_size: Annotated[int, Strict(), Field(ge=1, le=4096)]
+    mean: tuple[Number, Number, Number]
+    std: tuple[Positive, Positive, Positive]
+    channels: Literal["rgb", "bgr"] = "rgb"
     pretrained: str | None = None
-    timm_kwargs: Mapping[str, Any] | None = None
-    strides: str | None = None
-    keras_momentum: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse a value of the wrong kind.
-
-        Raises:
-            SkinlesionError: naming the field.
-        """
-        size, kwargs, momentum = self.input_size, self.timm_kwargs, self.keras_momentum
-        moves = momentum is None or (isinstance(momentum, int | float) and 0 < momentum <= 1)
-        for field, fits, expected in (
-            ("timm_model", isinstance(self.timm_model, str), "one of timm's names"),
-            ("cut", isinstance(self.cut, str), "the name of a graph node"),
-            ("input_size", isinstance(size, int) and size > 0, "a number of pixels"),
-            ("mean", _are_three_numbers(self.mean), "three numbers"),
-            ("std", _are_three_numbers(self.std) and min(self.std) > 0, "three numbers above 0"),
-            ("channels", self.channels in ("rgb", "bgr"), "rgb or bgr"),
-            ("keras_momentum", moves, "a number above 0, at most 1, or null"),
-            ("timm_kwargs", isinstance(kwargs, Mapping | None), "names and values"),
-        ):
-            if not fits:
-                found = getattr(self, field)
-                raise SkinlesionError(f"backbone.{field}: expected {expected}, found {found!r}.")
-        object.__setattr__(self, "mean", tuple(self.mean))
-        object.__setattr__(self, "std", tuple(self.std))
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "BackboneSpec":
-        """Build a spec from a config's plain mapping.
-
-        Raises:
-            SkinlesionError: if a field is missing, unknown or of the wrong kind.
-        """
-        try:
-            return cls(**config)
-        except TypeError as error:
-            raise SkinlesionError(f"conf/backbone: {error}") from None
-
-
-def _are_three_numbers(values: Any) -> bool:
-    return (
-        isinstance(values, Sequence)
-        and len(values) == 3
-        and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
-    )
+    timm_kwargs: Annotated[dict[str, Any], AfterValidator(_of_the_architecture)] | None = None
+    strides: Literal["keras_v1"] | None = None
+    keras_momentum: Annotated[Number, Field(gt=0, le=1)] | None = None
 
 
 def resolve_spec(spec: BackboneSpec, weights: str) -> BackboneSpec:
@@ -106,15 +95,12 @@ def resolve_spec(spec: BackboneSpec, weights: str) -> BackboneSpec:
     Raises:
         SkinlesionError: if there are no such weights or they belong to another backbone.
     """
-    if weights == "none":
-        return spec
-    if weights == "imagenet":
-        if spec.pretrained is None:
-            raise SkinlesionError(
-                f"weights=imagenet: timm has no ImageNet weights for {spec.name}. "
-                "weights=<file> takes them from a file, weights=none preprocess=paper starts from "
-                "scratch."
-            )
+    if weights == "imagenet" and spec.pretrained is None:
+        raise SkinlesionError(
+            f"weights=imagenet: timm has no ImageNet weights for {spec.name}. weights=<file> takes "
+            "them from a file, weights=none preprocess=paper starts from scratch."
+        )
+    if weights in ("imagenet", "none"):
         return spec
     header = _header(_existing(weights))
     if (owner := header.get("backbone", spec.name)) != spec.name:
@@ -122,14 +108,51 @@ def resolve_spec(spec: BackboneSpec, weights: str) -> BackboneSpec:
             f"{weights} holds weights of {owner}, but backbone={spec.name} was asked for. "
             f"Say backbone={owner}, or name another file."
         )
-    said: dict[str, Any] = {
-        k: header[k] for k in ("timm_model", "channels", "strides") if k in header
-    }
+    texts = {name: header[name] for name in ("timm_model", "channels", "strides") if name in header}
     try:
-        said |= {k: json.loads(header[k]) for k in ("timm_kwargs", "mean", "std") if k in header}
-        return replace(spec, **said)
+        values = {k: json.loads(header[k]) for k in ("timm_kwargs", "mean", "std") if k in header}
+        return validated(BackboneSpec, asdict(spec) | texts | values)
     except (ValueError, SkinlesionError) as error:
         raise SkinlesionError(f"{weights}: its header does not say how to build: {error}") from None
+
+
+def resolve_preprocess(
+    spec: BackboneSpec, preprocess: Mapping[str, Any], weights: str
+) -> BackboneSpec:
+    """Return the spec as a table of conf/preprocess/ feeds it, or as its weights were trained.
+
+    Keras' caffe networks want blue first, timm's want red first; a mean always follows its colour.
+    With `swapped`, blue and red are exchanged against what the network wants, but the means stay:
+    that is what the released code did, reading with cv2 (blue, green, red) and never reversing.
+
+    Args:
+        spec: after the weights have had their say; its channels are the order that they want.
+        preprocess: `name`, and unless that is `weights`: `modes`, one of MODES by the backbone's
+            name (a backbone without one keeps its mean and std), and `swapped`.
+        weights: `imagenet`, `none` or the path of a file.
+
+    Raises:
+        SkinlesionError: if there are no weights to follow, or no such mode.
+    """
+    if preprocess["name"] == "weights":
+        if weights == "none":
+            raise SkinlesionError(
+                "preprocess=weights feeds a backbone as its weights were trained, but weights=none "
+                "has none: say preprocess=paper (section 3.1), or name weights."
+            )
+        return spec
+    if mode := preprocess["modes"].get(spec.name):
+        if mode not in MODES:
+            raise SkinlesionError(
+                f"preprocess.modes.{spec.name}={mode}: expected one of {', '.join(MODES)}."
+            )
+        mean, std = MODES[mode]
+        if spec.channels == "bgr":
+            mean, std = mean[::-1], std[::-1]
+        spec = replace(spec, mean=mean, std=std)
+    if preprocess["swapped"]:
+        spec = replace(spec, channels="rgb" if spec.channels == "bgr" else "bgr")
+    return spec
 
 
 def find_weights(weights: str, backbone: str) -> str:
@@ -149,10 +172,8 @@ def find_weights(weights: str, backbone: str) -> str:
     if len(found) == 1:
         return str(found[0])
     if found:
-        raise SkinlesionError(
-            f"weights={weights}: several files are for {backbone}: "
-            f"{listing([path.name for path in found])}. Name one of them."
-        )
+        names = listing([path.name for path in found])
+        raise SkinlesionError(f"weights={weights}: several are for {backbone}: {names}. Name one.")
     there = sorted({owner for owner in owners.values() if owner})
     raise SkinlesionError(
         f"weights={weights}: no file in this folder is for {backbone}. Its headers name: "
@@ -161,32 +182,60 @@ def find_weights(weights: str, backbone: str) -> str:
     )
 
 
+def download(spec: BackboneSpec) -> str:
+    """Return the path of timm's ImageNet weights, downloaded at the first use.
+
+    Raises:
+        SkinlesionError: if they cannot be had.
+    """
+    repository = f"timm/{spec.timm_model}.{spec.pretrained}"
+    offline = ""
+    try:
+        requests.head(huggingface_hub.constants.ENDPOINT, timeout=10)
+    except requests.RequestException:
+        offline = "no network"  # the hub's client would retry for a minute
+    try:
+        return huggingface_hub.hf_hub_download(
+            repository, "model.safetensors", local_files_only=bool(offline)
+        )
+    except Exception as error:  # the client's exceptions differ between its releases
+        why = offline or next(iter(str(error).splitlines()), repr(error))
+        raise SkinlesionError(
+            f"weights=imagenet: {repository} could not be downloaded ({why}). Without a network: "
+            "weights=<file.safetensors or .pth> takes weights from a file, weights=none "
+            "preprocess=paper starts from scratch."
+        ) from None
+
+
 def load_state(path: str) -> dict[str, Tensor]:
-    """Read a state dict from a `.safetensors`, `.pth`, `.pt` or `.bin` file.
+    """Read a state dict, out of what training programs write around it.
+
+    Those are torch's DataParallel and compile, timm's train.py (its moving average first) and
+    Lightning, whose module calls its network `model`.
+
+    Args:
+        path: a `.safetensors` file, or any other that torch wrote.
 
     Raises:
         SkinlesionError: if the file is missing, damaged, of another kind, or holds no state dict.
     """
     file = _existing(path)
     try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(file)
-        import torch
-
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception:  # torch's own messages advise to run the code that a file may hold
+        state = load_state_dict(str(file), weights_only=True)
+    except Exception:  # timm's and torch's own messages advise to run the code that a file may hold
         raise SkinlesionError(
             f"{path} cannot be read as weights: it is damaged, of another kind, or holds more than "
             "names and tensors. Expected a .safetensors file, or a .pth file written by "
             "torch.save(model.state_dict(), …)."
         ) from None
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
+    within = {name[6:]: value for name, value in state.items() if name.startswith("model.")}
+    state = clean_state_dict(within) or state
+    if any(name.startswith(("network.backbone.", "backbone.trunk.")) for name in state):
+        raise SkinlesionError(
+            f"{path} holds a whole network that skinlesion trained, not the weights of a backbone: "
+            "it is a model for skinlesion predict."
+        )
+    if not all(isinstance(value, Tensor) for value in state.values()):
         raise SkinlesionError(f"{path} holds no state dict (names and tensors).")
     return state
 
@@ -203,29 +252,27 @@ def load_into(trunk: nn.Module, full_names: set[str], path: str) -> list[str]:
         Names of the trunk that the file does not hold, left as initialised.
 
     Raises:
-        SkinlesionError: if names or shapes do not fit, with the first that do not.
+        SkinlesionError: if names or shapes do not fit, or numbers are not finite.
     """
-    found = load_state(path)
-    wanted = trunk.state_dict()
-    unknown = sorted(set(found) - full_names)
-    shapes = [
-        f"{name} is {tuple(found[name].shape)}, expected {tuple(wanted[name].shape)}"
-        for name in wanted
-        if name in found and found[name].shape != wanted[name].shape
-    ]
-    if unknown or shapes or not set(found) & set(wanted):
-        problems = []
-        if unknown:
-            problems.append(f"names that the backbone does not have: {listing(unknown)}")
-        if shapes:
-            problems.append(f"shapes that differ: {listing(shapes, 3)}")
-        if not problems:
-            problems.append("no name of the backbone is in it")
+    found, wanted = load_state(path), trunk.state_dict()
+    taken = {name: found[name] for name in wanted if name in found}
+    misfits = {
+        "names that the backbone does not have": sorted(set(found) - full_names),
+        "shapes that differ": [
+            f"{name} is {tuple(value.shape)}, expected {tuple(wanted[name].shape)}"
+            for name, value in taken.items()
+            if value.shape != wanted[name].shape
+        ],
+    }
+    problems = "; ".join(f"{what}: {listing(which)}" for what, which in misfits.items() if which)
+    if problems or not taken:
         raise SkinlesionError(
-            f"{path} does not fit the backbone: {'; '.join(problems)}. "
+            f"{path} does not fit the backbone: {problems or 'no name of the backbone is in it'}. "
             "Set backbone.timm_model and backbone.timm_kwargs to what the file was made with."
         )
-    trunk.load_state_dict({name: found[name] for name in wanted if name in found}, strict=False)
+    if broken := [name for name, value in taken.items() if not value.isfinite().all()]:
+        raise SkinlesionError(f"{path} holds numbers that are not finite: {listing(broken)}.")
+    trunk.load_state_dict(taken, strict=False)
     counters = "num_batches_tracked"  # absent from older files, and without effect
     return [name for name in wanted if name not in found and not name.endswith(counters)]
 
@@ -244,8 +291,6 @@ def _header(path: Path) -> dict[str, str]:
     """Return a safetensors file's own text fields; empty for other kinds."""
     if path.suffix != ".safetensors":
         return {}
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}

@@ -21,8 +21,7 @@ from skinlesion.errors import SkinlesionError, listing
 from skinlesion.evaluation.calibration import fit_temperature, scale
 from skinlesion.runs.predictions import read_predictions
 from skinlesion.files import replacing
-from skinlesion.models.build import build_classifier
-from skinlesion.models.classifier import Classifier
+from skinlesion.models.classifier import Classifier, build_classifier
 from skinlesion.serving.images import Source, read_image
 from skinlesion.runs.directory import RunDirectory
 

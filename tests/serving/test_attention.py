@@ -7,7 +7,7 @@ import torch
 from skinlesion.data.archive import ImageArchive
 from skinlesion.errors import SkinlesionError
 from skinlesion.runs.predictions import read_predictions
-from skinlesion.models.build import build_classifier
+from skinlesion.models.classifier import build_classifier
 from skinlesion.models.soft_attention import ReleasedSoftAttention
 from skinlesion.serving.attention import explain, overlay
 from skinlesion.serving.model import LesionModel, load_run

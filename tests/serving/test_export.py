@@ -18,7 +18,7 @@ from skinlesion.evaluation.bootstrap import interval, resample
 from skinlesion.evaluation.calibration import scale
 from skinlesion.runs.predictions import read_predictions
 from skinlesion.export import main
-from skinlesion.models.build import build_classifier
+from skinlesion.models.classifier import build_classifier
 from skinlesion.serving.export import bundle, formats
 from skinlesion.serving.export.card_use import contract
 from skinlesion.serving.export.measure import latencies
