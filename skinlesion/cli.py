@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from skinlesion.errors import SkinlesionError
+from skinlesion.errors import SkinlesionError, problems
 
 Run = Callable[[argparse.Namespace], int | None]  # the exit code; None for 0
 Command = Callable[[argparse.ArgumentParser], Run]
@@ -140,12 +140,17 @@ def _config_message(error: Exception, config_dir: str | None) -> str | None:
     """Return Hydra's and OmegaConf's complaints about the config as text; None for other errors."""
     from hydra.errors import HydraException, InstantiationException
     from omegaconf.errors import OmegaConfBaseException
+    from pydantic import ValidationError
 
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return None
-    if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        key = str(error).rsplit("full_key: ", 1)[-1]
-        return f"{key}: {error.__cause__}"
+    if isinstance(error, InstantiationException) and (cause := error.__cause__) is not None:
+        text = str(error)
+        found = re.search(r"full_key: (.+)", text) or re.search(r"target '(.+?)'", text)
+        key = found[1] if found else text
+        if isinstance(cause, ValidationError):
+            return problems(cause, object, key)
+        return f"{key}: {cause}"
     message = str(error).split("\nConfig search path:")[0]
     if config_dir and (
         match := re.search(r"Could not (?:override|append to config\.?) '([^']+)'", message)

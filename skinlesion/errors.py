@@ -36,8 +36,13 @@ def validated(kind: type[T], values: Any, where: str = "") -> T:
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
-        problems = [_problem(found, kind, where) for found in error.errors(include_url=False)]
-        raise SkinlesionError("; ".join(dict.fromkeys(problems))) from None
+        raise SkinlesionError(problems(error, kind, where)) from None
+
+
+def problems(error: Any, kind: type, where: str = "") -> str:
+    """Return what a pydantic ValidationError of a model says, in one line."""
+    found = [_problem(one, kind, where) for one in error.errors(include_url=False)]
+    return "; ".join(dict.fromkeys(found))
 
 
 def _problem(found: Any, kind: type, where: str) -> str:

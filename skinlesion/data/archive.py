@@ -9,19 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
+from unicodedata import normalize
 
 from tqdm import tqdm
 
+from skinlesion.data.pixels import MOST_BYTES, SUFFIXES, check_size
 from skinlesion.errors import SkinlesionError
 
-PARTS = "HAM10000_images_part_"
-SUFFIXES = (".jpg", ".jpeg", ".png")
+ZIPS = "HAM10000_images_part_*.zip"
 # A RuntimeError is a zip's encryption, or a compression that Python does not know.
-READ_ERRORS = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-ENDS = (  # first and last bytes of a JPEG and of a PNG
-    (b"\xff\xd8", b"\xff\xd9"),
-    (b"\x89PNG\r\n\x1a\n", b"IEND\xae\x42\x60\x82"),
-)
+UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,9 +37,12 @@ class _Entry:
     size: int
     stamp: int  # CRC-32 in a zip, modification time in a folder
 
+    def __str__(self) -> str:
+        return f"{self.container.name}/{self.name}"
+
 
 class ImageArchive:
-    """JPEGs and PNGs by image id, in zips or folders.
+    """JPEGs, PNGs and WebPs by image id, in zips or folders.
 
     Looks for images in `root`, in its folders, and in its `HAM10000_images_part_*.zip`.
 
@@ -57,17 +57,20 @@ class ImageArchive:
     """
 
     def __init__(self, root: Path) -> None:
-        """List the images; nothing is decoded."""
         if not root.is_dir():
             raise SkinlesionError(f"machine.data={root}: no such folder.\n{WAYS}")
         self.root = root
         self._zips: dict[Path, zipfile.ZipFile] = {}
         self._entries: dict[str, _Entry] = {}
         self.ambiguous: dict[str, str] = {}
-        for path in sorted(root.glob(f"{PARTS}*.zip")):
+        for path in sorted(root.glob(ZIPS)):
             self._add_zip(path)
         for folder in (*sorted(path for path in root.iterdir() if path.is_dir()), root):
-            self._add_folder(folder)
+            with os.scandir(folder) as files:
+                for file in files:
+                    if is_image(file.name) and file.is_file():
+                        stat = file.stat()
+                        self._add(_Entry(folder, file.name, stat.st_size, stat.st_mtime_ns))
 
     def _add_zip(self, path: Path) -> None:
         try:
@@ -78,44 +81,41 @@ class ImageArchive:
                 "Remove it and fetch it again (make data)."
             ) from None
         for info in archive.infolist():
-            self._add(path, info.filename, info.file_size, info.CRC)
+            if is_image(info.filename):
+                self._add(_Entry(path, info.filename, info.file_size, info.CRC))
 
-    def _add_folder(self, folder: Path) -> None:
-        with os.scandir(folder) as files:
-            for file in files:
-                if file.name.lower().endswith(SUFFIXES) and file.is_file():
-                    stat = file.stat()
-                    self._add(folder, file.name, stat.st_size, stat.st_mtime_ns)
-
-    def _add(self, container: Path, name: str, size: int, stamp: int) -> None:
-        path = PurePosixPath(name)
-        # A Mac leaves `._ISIC_0024306.jpg` beside each image.
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            entry = _Entry(container, name, size, stamp)
-            before = self._entries.setdefault(path.stem, entry)
-            if before.size != size:
-                files = [Path(e.container.name, e.name) for e in (before, entry)]
-                self.ambiguous[path.stem] = " and ".join(map(str, files))
-            self._entries[path.stem] = entry
+    def _add(self, entry: _Entry) -> None:
+        image_id = image_name(entry.name)
+        before = self._entries.setdefault(image_id, entry)
+        zipped = {before.container, entry.container} <= self._zips.keys()
+        if before.size != entry.size or (zipped and before.stamp != entry.stamp):
+            self.ambiguous[image_id] = f"{before} and {entry}"
+        self._entries[image_id] = entry
 
     def __contains__(self, image_id: object) -> bool:
-        """Return whether there is an image of this id."""
         return image_id in self._entries
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self._entries)
 
     def read(self, image_id: str) -> bytes:
         """Return the bytes of an image; safe to call from several threads.
 
         Raises:
-            READ_ERRORS: if the file cannot be read or fails its zip's checksum.
+            SkinlesionError: saying why they cannot be had; of which image, the caller knows.
         """
-        entry = self._entries[image_id]
-        if archive := self._zips.get(entry.container):
-            return archive.read(entry.name)
-        return (entry.container / entry.name).read_bytes()
+        entry = self._entries.get(image_id)
+        if entry is None:
+            raise SkinlesionError("no such image")
+        check_size(entry.size)
+        try:
+            if archive := self._zips.get(entry.container):
+                with archive.open(entry.name) as file:
+                    # All at once, a member that says it is small could fill the memory.
+                    return file.read(MOST_BYTES + 1)
+            return (entry.container / entry.name).read_bytes()
+        except UNREADABLE as error:
+            raise SkinlesionError(f"cannot be read: {error}") from None
 
     def fingerprint(self, image_ids: Iterable[str]) -> str:
         """Return a digest that changes when one of these files does, without reading them."""
@@ -125,18 +125,21 @@ class ImageArchive:
             digest.update(f"{image_id} {entry.size} {entry.stamp}\n".encode())
         return digest.hexdigest()
 
-    def broken(self, image_ids: Sequence[str]) -> list[str]:
-        """Return the images that are no whole JPEG or PNG, judged by their first and last bytes."""
 
-        def whole(image_id: str) -> bool:
-            try:
-                data = self.read(image_id)
-            except READ_ERRORS:
-                return False
-            return any(data.startswith(start) and end in data[-1024:] for start, end in ENDS)
+def is_image(name: str) -> bool:
+    """Return whether a file is an image by its name; a Mac leaves a `._x.jpg` beside each."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
-        checked = in_parallel(whole, image_ids, "checking images")
-        return [image_id for image_id, ok in zip(image_ids, checked, strict=True) if not ok]
+
+def image_name(text: str) -> str:
+    """Return the image that an id, a file's name or a path means: its name without the ending.
+
+    A name counts the same whether its accents are characters of their own (as on a Mac) or not.
+    """
+    name = normalize("NFC", text).replace("\\", "/").rpartition("/")[2]
+    stem, dot, ending = name.rpartition(".")
+    return stem if dot and f".{ending}".lower() in SUFFIXES else name
 
 
 def in_parallel(function: Callable[[T], R], items: Sequence[T], what: str) -> Iterator[R]:

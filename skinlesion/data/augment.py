@@ -9,48 +9,35 @@ import math
 import os
 import random
 import warnings
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from skinlesion.errors import SkinlesionError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class Geometric:
     """The geometric augmentation of Datta et al. 2021 (arXiv:2105.03358).
 
     Empty corners repeat the nearest pixel.
 
-    Args:
+    Attributes:
         rotation: degrees either way.
         shift: share of the width and of the height either way.
         zoom: share of the size either way, drawn for width and height apart; below 1.
         flip: whether to mirror, left-right and top-bottom, half of the time each.
-
-    Raises:
-        SkinlesionError: if a number is out of its range.
     """
 
-    rotation: float
-    shift: float
-    zoom: float
-    flip: bool
+    rotation: float = Field(ge=0, allow_inf_nan=False)
+    shift: float = Field(ge=0, lt=1)
+    zoom: float = Field(ge=0, lt=1)
+    flip: bool = Field(strict=True)
 
     DRAWS: ClassVar[int] = 7  # random numbers that `on_device` wants for an image
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        for name, most in (("rotation", math.inf), ("shift", 1), ("zoom", 1)):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not (number and value >= 0 and (value < most or value == 0)):
-                below = "" if most == math.inf else f", below {most}"
-                raise SkinlesionError(f"augment.{name}={value}: expected a number from 0{below}")
-        if not isinstance(self.flip, bool):
-            raise SkinlesionError(f"augment.flip={self.flip}: expected true or false")
 
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
         """Return an image (H, W, 3) uint8 as another of that shape; the same seed, the same image.
@@ -114,8 +101,8 @@ class Geometric:
 
         size = images.shape[-1]
         mirrored_x, mirrored_y, *drawn = draws.unbind(1)  # each (B,)
-        turned, moved_x, moved_y, wider, higher = (2 * draw - 1 for draw in drawn)
-        angle = math.radians(self.rotation) * turned
+        rotated, moved_x, moved_y, wider, higher = (2 * draw - 1 for draw in drawn)
+        angle = math.radians(self.rotation) * rotated
         sine, cosine = angle.sin(), angle.cos()
         half = (size - 1) / 2  # pixels from the centre, where an affine grid has 0, to its 1
         x0, y0 = ((self.shift * size * moved).trunc() / half for moved in (moved_x, moved_y))
@@ -123,7 +110,7 @@ class Geometric:
             torch.where(mirrored < 0.5 * self.flip, -1.0, 1.0)
             for mirrored in (mirrored_x, mirrored_y)
         )
-        # Where an output's pixel comes from: shifted back, turned back, scaled back, mirrored.
+        # Where an output's pixel comes from: shifted back, rotated back, scaled back, mirrored.
         to_x, to_y = mirror_x / (1 + self.zoom * wider), mirror_y / (1 + self.zoom * higher)
         rows = [
             torch.stack([to_x * cosine, -to_x * sine, to_x * (sine * y0 - cosine * x0)], dim=1),

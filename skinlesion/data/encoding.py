@@ -8,22 +8,23 @@ cited there). A number is standardised; a missing one counts as the mean.
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from skinlesion.data.schema import UNKNOWN, Range, Values, matching
 from skinlesion.errors import SkinlesionError
 
-MISSING = ("category", "zero")
+UNKNOWN = "unknown"
+"""The value of a category that is missing; every category has it."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """A number, with what was learnt of it.
+    """A property that is a number.
 
     Attributes:
         low: smallest value that can be.
@@ -34,35 +35,28 @@ class Number:
 
     low: float
     high: float
-    mean: float
-    std: float
+    mean: float = 0.0
+    std: float = 1.0
 
-    @property
-    def size(self) -> int:
-        """Features of the encoding."""
-        return 1
+    size: ClassVar[int] = 1  # features of the encoding
 
-    @classmethod
-    def fit(cls, column: pd.Series, declared: Range) -> "Number":
+    def fit(self, column: pd.Series) -> "Number":
         """Learn from the training rows."""
         values = column.to_numpy(float)
-        known = np.isfinite(values).any()
-        std = float(np.nanstd(values)) if known else 0.0
-        mean = float(np.nanmean(values)) if known else 0.0
-        return cls(declared.low, declared.high, mean, std or 1.0)
+        if not np.isfinite(values).any():
+            return replace(self, mean=0.0, std=1.0)
+        std = float(np.nanstd(values))
+        return replace(self, mean=float(np.nanmean(values)), std=std or 1.0)
 
     def encode(self, column: pd.Series, missing: str) -> np.ndarray:
         """Return (N, 1)."""
         return np.nan_to_num((column.to_numpy(float) - self.mean) / self.std)[:, None]
 
     def read(self, name: str, value: Any) -> float:
-        """Return a value as a person types it; NaN where it is missing."""
-        if is_missing(value):
-            return float("nan")
-        try:
-            number = float("nan") if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
-            number = float("nan")
+        """Return a value as a person types it; NaN where it is missing or `unknown`."""
+        if is_missing(value) or matching(str(value), [UNKNOWN]):
+            return math.nan
+        number = math.nan if isinstance(value, bool) else _number(value)
         if not self.low <= number <= self.high:
             raise SkinlesionError(
                 f"{name}={value}: expected a number from {self.low:g} to {self.high:g}."
@@ -72,7 +66,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Category:
-    """One of several values, with those that training has seen.
+    """A property that is one of several values.
 
     Attributes:
         values: in the order of encoding, `unknown` among them.
@@ -80,19 +74,18 @@ class Category:
     """
 
     values: tuple[str, ...]
-    seen: tuple[str, ...]
+    seen: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
-        """Features of the encoding."""
+        """Features of the encoding: one for what training has not seen, one for each value."""
         return 1 + len(self.values)
 
-    @classmethod
-    def fit(cls, column: pd.Series, declared: Values) -> "Category":
+    def fit(self, column: pd.Series) -> "Category":
         """Learn from the training rows."""
         found = set(column.unique())
-        seen = tuple(value for value in declared.values if value in found)  # noqa: PD011  no table
-        return cls(declared.values, seen)
+        seen = tuple(value for value in self.values if value in found)
+        return replace(self, seen=seen)
 
     def encode(self, column: pd.Series, missing: str) -> np.ndarray:
         """Return (N, 1 + values)."""
@@ -108,15 +101,9 @@ class Category:
         """Return a value as a person types it; `unknown` where it is missing."""
         if is_missing(value):
             return UNKNOWN
-        # 3.0 is how pandas reads a 3 in a column with gaps.
-        whole = isinstance(value, float) and value.is_integer()
-        text = str(int(value) if whole else value).strip()
-        if (found := matching(text, self.values)) is None:
-            near = difflib.get_close_matches(text.lower(), self.values, n=1)
-            raise SkinlesionError(
-                f"{name}={value}: expected one of {', '.join(self.values)}."
-                + (f" Did you mean {near[0]}?" if near else "")
-            )
+        if (found := matching(str(value), self.values)) is None:
+            expected = f"expected one of {', '.join(self.values)}."
+            raise SkinlesionError(f"{name}={value}: {expected}{_nearest(str(value), self.values)}")
         return found
 
 
@@ -126,7 +113,7 @@ class MetadataEncoder:
 
     Attributes:
         properties: what is encoded, in order.
-        missing: one of MISSING, how unknown values of a category are encoded.
+        missing: `category` or `zero`, how unknown values of a category are encoded.
     """
 
     properties: Mapping[str, Number | Category]
@@ -136,7 +123,7 @@ class MetadataEncoder:
     def fit(
         cls,
         frame: pd.DataFrame,
-        properties: Mapping[str, Range | Values],
+        properties: Mapping[str, Number | Category],
         missing: str = "category",
     ) -> "MetadataEncoder":
         """Learn the statistics from the training rows.
@@ -146,13 +133,7 @@ class MetadataEncoder:
             properties: as a `Schema` declares them.
             missing: see the attribute.
         """
-        fitted: dict[str, Number | Category] = {
-            name: Number.fit(frame[name], declared)
-            if isinstance(declared, Range)
-            else Category.fit(frame[name], declared)
-            for name, declared in properties.items()
-        }
-        return cls(fitted, missing)
+        return cls({name: known.fit(frame[name]) for name, known in properties.items()}, missing)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -166,12 +147,9 @@ class MetadataEncoder:
             frame: a column for each property; NaN is a missing number, `unknown` a missing value of
                 a category.
         """
-        encoded = np.empty((len(frame), sum(self.sizes)), np.float32)
-        start = 0
-        for name, known in self.properties.items():
-            encoded[:, start : start + known.size] = known.encode(frame[name], self.missing)
-            start += known.size
-        return encoded
+        every = self.properties.items()
+        columns = [known.encode(frame[name], self.missing) for name, known in every]
+        return np.concatenate([np.empty((len(frame), 0)), *columns], axis=1, dtype=np.float32)
 
     def frame(self, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         """Return values as a person types them as a table that `encode` takes.
@@ -183,26 +161,17 @@ class MetadataEncoder:
         Raises:
             SkinlesionError: naming the property, the value and what was expected.
         """
-        for row in rows:
-            for name in row:
-                if name not in self.properties:
-                    raise SkinlesionError(self._no_such(str(name)))
-        return pd.DataFrame(
-            {
-                name: [known.read(name, row.get(name)) for row in rows]
-                for name, known in self.properties.items()
-            },
-            index=range(len(rows)),
-        )
-
-    def _no_such(self, name: str) -> str:
-        if not self.properties:
-            return f"{name}: this model knows no metadata, so give none."
-        near = difflib.get_close_matches(name.lower(), self.properties, n=1)
-        return (
-            f"{name}: there is no such property, expected one of {', '.join(self.properties)}."
-            + (f" Did you mean {near[0]}?" if near else "")
-        )
+        for name in {name: None for row in rows for name in row}:
+            if not self.properties:
+                raise SkinlesionError(f"{name}: this model knows no metadata, so give none.")
+            if name not in self.properties:
+                raise SkinlesionError(
+                    f"{name}: there is no such property, expected one of "
+                    f"{', '.join(self.properties)}.{_nearest(name, self.properties)}"
+                )
+        every = self.properties.items()
+        read = {name: [known.read(name, row.get(name)) for row in rows] for name, known in every}
+        return pd.DataFrame(read, index=range(len(rows)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, texts and lists, for a checkpoint."""
@@ -231,3 +200,27 @@ def is_missing(value: Any) -> bool:
     if isinstance(value, str):
         return value.strip().lower() in ("", "nan")
     return value is None or (bool(pd.api.types.is_scalar(value)) and bool(pd.isna(value)))
+
+
+def matching(text: str, names: Iterable[str]) -> str | None:
+    """Return the name that a text means: the same but for capitals, or the same number.
+
+    A column of 1, 2 and blanks comes out of many a program as 1.0, 2.0 and blanks.
+    """
+    text = text.strip().casefold()
+    folded = {name.casefold(): name for name in names}
+    if text in folded or not math.isfinite(number := _number(text)):
+        return folded.get(text)
+    return next((name for key, name in folded.items() if _number(key) == number), None)
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _nearest(text: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(text.lower(), names, n=1)
+    return f" Did you mean {near[0]}?" if near else ""

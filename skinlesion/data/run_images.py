@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from skinlesion.data.archive import READ_ERRORS, ImageArchive
+from skinlesion.data.archive import ImageArchive
+from skinlesion.data.pixels import decode
 from skinlesion.data.schema import Schema
 from skinlesion.data.table import read_table
 from skinlesion.errors import SkinlesionError
@@ -35,9 +37,20 @@ class RunImages:
         """
         try:
             return self.archive.read(image_id)
-        except (KeyError, *READ_ERRORS) as error:
-            why = "no such image" if isinstance(error, KeyError) else error
-            raise SkinlesionError(f"{self.archive.root}: {image_id}: {why}") from None
+        except SkinlesionError as error:
+            raise SkinlesionError(f"{self.archive.root}: {image_id}: {error}") from None
+
+    def pixels(self, image_id: str) -> np.ndarray:
+        """Return an image decoded, (H, W, 3) uint8, RGB, upright.
+
+        Raises:
+            SkinlesionError: if it is not there or cannot be read.
+        """
+        data = self.read(image_id)
+        try:
+            return decode(data)
+        except SkinlesionError as error:
+            raise SkinlesionError(f"{self.archive.root}: {image_id}: {error}") from None
 
     def metadata(self, image_id: str) -> dict[str, Any]:
         """Return an image's properties.

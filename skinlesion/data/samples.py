@@ -15,7 +15,7 @@ from skinlesion.data.archive import ImageArchive
 from skinlesion.data.cache import cache_path, open_cache
 from skinlesion.data.encoding import MetadataEncoder
 from skinlesion.data.schema import Schema
-from skinlesion.data.split import Split, describe, leak_report
+from skinlesion.data.split import Split, leak_report, split_summary
 from skinlesion.data.table import read_table, subset, table_digest
 from skinlesion.errors import SkinlesionError
 
@@ -148,8 +148,7 @@ def open_archive(
     """
     schema, archive = Schema.from_config(data), ImageArchive(root)
     table, problems = read_table(archive, schema)
-    limit = data.get("limit")
-    frame = table if limit is None else subset(table, limit, split.seed)
+    frame = table if schema.limit is None else subset(table, schema.limit, split.seed)
     try:
         frame = split.apply(frame, schema.classes)
     except SkinlesionError as error:
@@ -162,7 +161,7 @@ def open_archive(
             + "Mend the table or the images (HAM10000: fetch it again, make data), or what "
             "conf/data says of them (docs/own-data.md)."
         )
-    log.info(describe(frame, split, schema.classes))
+    log.info(split_summary(frame, split, schema.classes))
     trained = frame[frame["split"] == "train"]
-    encoder = MetadataEncoder.fit(trained, schema.properties, missing)
+    encoder = MetadataEncoder.fit(trained, schema.untrained, missing)
     return CheckedArchive(archive, table, frame, schema.classes, encoder)

@@ -7,23 +7,24 @@ Either can be a fold of a k-fold split: the part that is reported is then fold `
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
 
 from skinlesion.errors import SkinlesionError, listing
 from skinlesion.runs.predictions import PARTS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class Split:
     """How the table is divided, stratified by diagnosis.
 
     Attributes:
         name: the protocol's name.
-        by: `image` or `lesion`, what is never divided.
+        by: what is never divided.
         seed: of the draw.
         val_fraction: share of the units that selects the checkpoint.
         test_fraction: share of the units that is only reported; 0 for none.
@@ -34,39 +35,24 @@ class Split:
     """
 
     name: str
-    by: str
-    seed: int
-    val_fraction: float
-    test_fraction: float
-    folds: int | None = None
-    fold: int = 0
+    by: Literal["image", "lesion"]
+    seed: int = Field(ge=0)
+    val_fraction: float = Field(gt=0, lt=1)
+    test_fraction: float = Field(ge=0, lt=1)
+    folds: int | None = Field(default=None, ge=2)
+    fold: int = Field(default=0, ge=0)
     drop_missing_age: bool = True
 
-    def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            SkinlesionError: if one of them cannot be.
-        """
-        if self.by not in ("image", "lesion"):
-            raise SkinlesionError(f"split.by={self.by}: expected image or lesion.")
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise SkinlesionError(f"split.seed={self.seed}: expected a whole number from 0.")
-        val, test = self.val_fraction, self.test_fraction
-        shares = isinstance(val, int | float) and isinstance(test, int | float)
-        if not (shares and 0 < val < 1 and 0 <= test < 1 and val + test < 1):
-            raise SkinlesionError(
-                f"split.val_fraction={val}, split.test_fraction={test}: expected a validation "
-                "share above 0, a test share of 0 or more, and something left to train on."
+    @model_validator(mode="after")
+    def _fits(self) -> "Split":
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"val_fraction={self.val_fraction}, test_fraction={self.test_fraction}: expected "
+                "something left to train on"
             )
-        whole = isinstance(self.folds, int) and isinstance(self.fold, int)
-        if self.folds is not None and not (
-            whole and self.folds >= 2 and 0 <= self.fold < self.folds
-        ):
-            raise SkinlesionError(
-                f"split.folds={self.folds}, split.fold={self.fold}: expected at least 2 folds and "
-                "a fold between 0 and folds - 1."
-            )
+        if self.folds is not None and self.fold >= self.folds:
+            raise ValueError(f"fold={self.fold}: expected one from 0 to {self.folds - 1}")
+        return self
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -147,7 +133,7 @@ def leak_report(frame: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
     return report
 
 
-def describe(frame: pd.DataFrame, split: Split, classes: Sequence[str]) -> str:
+def split_summary(frame: pd.DataFrame, split: Split, classes: Sequence[str]) -> str:
     """Return the split's sizes and its leak report as text for the console."""
     lines = [f"split={split.name}: {len(frame):,} images"]
     leak = leak_report(frame, classes)

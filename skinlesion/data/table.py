@@ -1,21 +1,35 @@
 """The metadata table: one row per image, checked on reading, under names of our own."""
 
+import codecs
 import csv
 import hashlib
+import io
 import logging
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
+from omegaconf import OmegaConf
 
-from skinlesion.data.archive import SUFFIXES, WAYS, ImageArchive
-from skinlesion.data.schema import UNKNOWN, Range, Schema, matching
+from skinlesion.data.archive import WAYS, ImageArchive, image_name
+from skinlesion.data.encoding import UNKNOWN, Category, Number, matching
+from skinlesion.data.schema import Schema
 from skinlesion.errors import SkinlesionError, listing
 
 ENDINGS = (".csv", "", ".tab", ".tsv")
+SEPARATORS = ",;\t"
+EMPTY = {  # a cell that says nothing, as pandas reads it
+    *("", "NA", "N/A", "n/a", "<NA>", "#N/A", "#NA", "#N/A N/A", "NULL", "null", "None"),
+    *("NaN", "nan", "-NaN", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+}
+PANDAS_INDEX = re.compile(r"|Unnamed: \d+")
 FEWEST_LESIONS = 4  # of a class in a subset: enough for three parts
+DECLARED = Path(__file__).parents[2] / "conf" / "data"
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +49,15 @@ def read_table(archive: ImageArchive, schema: Schema) -> tuple[pd.DataFrame, lis
     Raises:
         SkinlesionError: if there is no table, it cannot be read, or columns are missing.
     """
-    cells, problems = _cells(archive.root, schema)
-    image_id = cells[schema.image]
-    lesion_id = image_id if schema.lesion is None else cells[schema.lesion]
-    if schema.lesion_missing == "own":
+    columns = schema.columns
+    paths = find_tables(archive.root, schema.tables)
+    cells, problems = join_tables(paths, columns.image, schema.wanted)
+    image_id, where = cells[columns.image], cells["_where"]
+    lesion_id = image_id if columns.lesion is None else cells[columns.lesion]
+    if columns.lesion_missing == "own":
         lesion_id = lesion_id.fillna(image_id)
     label, written_label, not_a_label = _labels(cells, schema)
     frame = pd.DataFrame({"lesion_id": lesion_id, "image_id": image_id, "dx": label})
-
-    where = image_id.fillna("line " + (cells.index.to_series() + 2).astype(str))
     partial = cells["_tables"] < len(schema.tables)
     bad = partial.copy()
 
@@ -61,51 +75,54 @@ def read_table(archive: ImageArchive, schema: Schema) -> tuple[pd.DataFrame, lis
         images = listing(where[partial].tolist())
         problems.append(f"images that are not in each of {', '.join(schema.tables)}: {images}")
     no_id = image_id.isna()
-    report(no_id, f"rows without {schema.image}")
+    report(no_id, f"rows without {columns.image}")
     report(
         lesion_id.isna() & ~no_id,
-        f"images without {schema.lesion} (data.columns.lesion_missing=own takes each of them for a "
-        "lesion of its own)",
+        f"images without {columns.lesion} (data.columns.lesion_missing=own takes each of them for "
+        "a lesion of its own)",
     )
     no_id |= lesion_id.isna()
+    for name, ids in ((columns.image, image_id), (columns.lesion, lesion_id)):
+        odd = ids.map(lambda text: not str(text).isprintable()).astype(bool)
+        report(odd, f"{name} with characters that do not print", ids.map(ascii))
     report(image_id.duplicated(keep=False) & ~no_id, "duplicate image ids")
     report(label.isna(), not_a_label, showing(written_label))
+    undeclared: dict[str, list[str]] = {}
     for name, declared in schema.properties.items():
-        written = cells[declared.column]
-        if isinstance(declared, Range):
-            number = pd.to_numeric(written, errors="coerce").astype(float)
-            what = f"{name} that is no number from {declared.low:g} to {declared.high:g}"
-            fits = number.between(declared.low, declared.high)
-            report(written.notna() & ~fits, what, showing(written))
-            frame[name] = number
+        written, known = cells[declared.column or name], declared.untrained
+        meant, unclear = _meanings(written, name, known)
+        if isinstance(known, Number):
+            what = f"{name} that is no number from {known.low:g} to {known.high:g}"
+            report(written.isin(unclear), what, showing(written))
+            frame[name] = meant.astype(float)
         else:
-            meant = _meant(written, declared.values)
+            undeclared[name] = [text.lower() for text in unclear]
             frame[name] = meant.fillna(written.str.lower()).fillna(UNKNOWN)
     labels = frame.groupby("lesion_id")["dx"].transform("nunique")
     report((labels > 1) & ~no_id, "lesions of two classes", lesion_id)
     on_disk = image_id.map(lambda name: name in archive).astype(bool)
     report(~on_disk & ~no_id, "images in the table that are not on disk")
-    report(
-        image_id.isin(archive.ambiguous),
-        "images of which there are two files that differ",
-        showing(image_id.map(archive.ambiguous)),
-    )
+    files = image_id.map(archive.ambiguous)
+    report(files.notna(), "images of which there are two files that differ", showing(files))
     if len(archive) == 0:
-        problems.append(f"there is no JPEG or PNG in {archive.root} at all.\n{WAYS}")
-    _warn_of_undeclared(frame[~bad], schema)
-    return frame[~bad].sort_values("image_id", ignore_index=True), problems
+        problems.append(f"there is no JPEG, PNG or WebP in {archive.root} at all.\n{WAYS}")
+    frame = frame[~bad].sort_values("image_id", ignore_index=True)
+    for name, values in undeclared.items():
+        counts = frame.loc[frame[name].isin(values), name].value_counts()
+        if counts.size:
+            log.warning(
+                "data.properties.%s.values does not have what these images have, which is encoded "
+                "like a value that training has not seen: %s",
+                *(name, listing([f"{value} ({n:,})" for value, n in counts.items()], 12)),
+            )
+    return frame, problems
 
 
 def subset(frame: pd.DataFrame, images: int, seed: int) -> pd.DataFrame:
     """Return about `images` images: whole lesions, drawn at random by class.
 
     Every class keeps at least four lesions, so that it can be in every part of a split.
-
-    Raises:
-        SkinlesionError: if `images` is not positive.
     """
-    if not isinstance(images, int) or images < 1:
-        raise SkinlesionError(f"data.limit={images}: expected a positive number of images or null.")
     if images >= len(frame):
         return frame
     rng = np.random.default_rng(seed)
@@ -123,12 +140,6 @@ def table_digest(frame: pd.DataFrame) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def image_name(text: str) -> str:
-    """Return the name of an image without the ending of its file."""
-    stem, dot, ending = text.rpartition(".")
-    return stem if dot and f".{ending}".lower() in SUFFIXES else text
-
-
 def find_tables(root: Path, names: Sequence[str]) -> list[Path]:
     """Return the files of the tables.
 
@@ -141,29 +152,14 @@ def find_tables(root: Path, names: Sequence[str]) -> list[Path]:
         choices = [name] if whole else [f"{name}{ending}" for ending in ENDINGS]
         there = [root / choice for choice in choices if (root / choice).is_file()]
         if not there:
-            present = listing(sorted(path.name for path in root.iterdir())) or "an empty folder"
+            present = sorted(root.iterdir())
             raise SkinlesionError(
                 f"machine.data={root}: no metadata table. Expected one of {', '.join(choices)}; "
-                f"found: {present}.\n{WAYS}"
+                f"found: {listing([path.name for path in present]) or 'an empty folder'}."
+                f"{named_elsewhere([path.stem for path in present], names)}\n{WAYS}"
             )
         found.append(there[0])
     return found
-
-
-def read_cells(path: Path) -> pd.DataFrame:
-    """Return a table's cells as text, without spaces around them; an empty one is NaN.
-
-    Raises:
-        SkinlesionError: if the file is no table.
-    """
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            separator = "\t" if "\t" in file.readline() else ","
-        # Without index_col, a row that is too long would shift the columns.
-        frame = pd.read_csv(path, sep=separator, dtype=str, encoding="utf-8-sig", index_col=False)
-    except (OSError, ValueError, csv.Error) as error:  # pandas' and Unicode's are ValueErrors
-        raise SkinlesionError(f"{path} cannot be read as a table: {error}") from None
-    return frame.rename(columns=str.strip).apply(lambda c: c.str.strip()).replace("", np.nan)
 
 
 def join_tables(
@@ -172,74 +168,159 @@ def join_tables(
     """Return columns of tables that are joined by the image column, and what is wrong, as text.
 
     The first table's rows come first, whatever is wrong with them. A column `_tables` holds in how
-    many of the tables an image is.
+    many of the tables an image is, and `_where` its id, or the line of a row that has none.
 
     Args:
         paths: of the tables.
         image: the image column, which each of them has.
-        wanted: the other columns, each in one of them.
+        wanted: the other columns, each in one of them; capitals do not count.
 
     Raises:
         SkinlesionError: if a file is no table, a column is missing, or in two of them.
     """
-    tables = {path: read_cells(path) for path in paths}
     every, expected = ", ".join(map(str, paths)), list(dict.fromkeys((*wanted, image)))
-    found = list(dict.fromkeys(name for frame in tables.values() for name in frame.columns))
+    folded = {name.casefold(): name for name in expected}
+    tables = {
+        path: read_cells(path).rename(columns=lambda name: folded.get(name.casefold(), name))
+        for path in paths
+    }
+    found = list(dict.fromkeys(name for cells in tables.values() for name in cells.columns))
     if missing := [name for name in expected if name not in found]:
         raise SkinlesionError(
             f"{every}: columns missing: {', '.join(missing)}. Found: {listing(found, 12)}. "
             f"Expected at least: {', '.join(expected)}; data.classes, data.columns and "
-            "data.properties say what they are called."
+            f"data.properties say what they are called.{named_elsewhere(found, expected)}"
         )
     problems: list[str] = []
     joined: pd.DataFrame | None = None
-    for path, frame in tables.items():
-        if image not in frame.columns:
+    for path, cells in tables.items():
+        if image not in cells:
             raise SkinlesionError(
                 f"{path}: no column {image}, by which the tables are joined. Found: "
-                f"{listing(list(frame.columns), 12)}."
+                f"{listing(list(cells), 12)}."
             )
-        own = frame[[name for name in expected if name in frame.columns]]
-        names: Any = {image: own[image].map(image_name, na_action="ignore")}
-        own = own.assign(**names, _tables=1)
+        own: Any = cells[[name for name in expected if name in cells]].assign(_tables=1)
+        own[image] = own[image].map(image_name, na_action="ignore")
+        own["_where"] = own[image].fillna("line " + own.index.to_series().astype(str))
         if joined is None:
-            joined = own
+            joined = own.reset_index(drop=True)
             continue
-        if twice := [name for name in joined if name in own and name not in (image, "_tables")]:
+        if twice := [name for name in expected if name in joined and name in own and name != image]:
             raise SkinlesionError(
-                f"{every}: {', '.join(map(str, twice))} in more than one table. Tables are joined "
-                f"by the column {image} and not put below each other: expected each column in one "
-                "of them."
+                f"{every}: {', '.join(twice)} in more than one table. Tables are joined by the "
+                f"column {image} and not put below each other: expected each column in one of them."
             )
-        if unnamed := (np.flatnonzero(own[image].isna()) + 2).tolist():
-            problems.append(f"{path.name}: rows without {image}: line {listing(unnamed)}")
+        if (unnamed := own.index[own[image].isna()]).size:
+            problems.append(f"{path.name}: rows without {image}: line {listing(list(unnamed))}")
         own = own.dropna(subset=[image])
         if (again := own[image][own[image].duplicated()].unique()).size:
-            problems.append(f"{path.name}: duplicate image ids: {listing(again.tolist())}")
+            problems.append(f"{path.name}: duplicate image ids: {listing(list(again))}")
         own = own.drop_duplicates(image)
-        both = joined.merge(own, how="left", on=image, suffixes=("", "_own"))
+        theirs = own.drop(columns="_where")
+        both = joined.merge(theirs, how="left", on=image, suffixes=("", "_own"))
         both["_tables"] += both.pop("_tables_own").fillna(0)
         joined = pd.concat([both, own[~own[image].isin(both[image])]], ignore_index=True)
     assert joined is not None  # a schema has at least one table
     return joined, problems
 
 
-def _cells(root: Path, schema: Schema) -> tuple[pd.DataFrame, list[str]]:
-    """Return the columns of the schema, as text, and what is wrong with the tables."""
-    lesion = [] if schema.lesion is None else [schema.lesion]
-    label = schema.classes if schema.label is None else [schema.label]
-    properties = [declared.column for declared in schema.properties.values()]
-    wanted = [*lesion, schema.image, *label, *properties]
-    return join_tables(find_tables(root, schema.tables), schema.image, wanted)
+def read_cells(path: Path) -> pd.DataFrame:
+    """Return a table's cells as text: the one reader of tables, whoever wrote them.
+
+    Cells are separated by comma, semicolon or tab. The text is UTF-8, UTF-16 or, with a warning,
+    Windows-1252. Spaces around cells and names do not count, nor does the index that pandas writes
+    as a column.
+
+    Returns:
+        Text, NaN where a cell is EMPTY; the index is each row's line in the file.
+
+    Raises:
+        SkinlesionError: if the file is no table, names of columns repeat, or a row would be lost or
+            shifted.
+    """
+    try:
+        text = _text(path)
+        first = next(iter(text.lstrip("\r\n").splitlines()), "")
+        widths = {mark: len(next(csv.reader([first], delimiter=mark), [])) for mark in SEPARATORS}
+        (_, names), *rows = _records(text, max(SEPARATORS, key=lambda mark: widths[mark]))
+        cells = pd.DataFrame(
+            [[np.nan if cell in EMPTY else cell for cell in row] for _, row in rows],
+            index=[line for line, _ in rows],
+            columns=names,
+            dtype=object,
+        )
+    except (OSError, ValueError, csv.Error) as error:  # Unicode's are ValueErrors
+        raise SkinlesionError(f"{path} cannot be read as a table: {error}") from None
+    return cells[[name for name in names if not PANDAS_INDEX.fullmatch(name)]]
+
+
+def named_elsewhere(names: Iterable[str], wanted: Iterable[str]) -> str:
+    """Return a sentence on names that another of conf/data/ declares, to end an error with."""
+    unasked = [*dict.fromkeys(name for name in names if name not in set(wanted))]
+    for path in sorted(DECLARED.glob("*.yaml")):
+        try:
+            schema = Schema.from_config(OmegaConf.select(OmegaConf.load(path), "data"))
+        except SkinlesionError:  # one that adds to another
+            continue
+        if known := [name for name in unasked if name in (*schema.tables, *schema.wanted)]:
+            return f" data={path.stem} reads {listing(known, 12)}."
+    return ""
+
+
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        text = data.decode("utf-16")
+    else:
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = data.decode("cp1252")
+            log.warning("%s is no UTF-8 and is read as Windows-1252", path)
+    if "\0" in text:
+        raise ValueError("it holds NUL characters: expected text, such as a spreadsheet's CSV")
+    return normalize("NFC", text)
+
+
+def _records(text: str, separator: str) -> list[tuple[int, list[str]]]:
+    """Return the header and the rows, of as many cells each, with the line that each begins at."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    found: list[tuple[int, list[str]]] = []
+    line = 1
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            width = len(found[0][1]) if found else len(cells)
+            if any(cells[width:]):
+                raise ValueError(f"{len(cells)} cells under a header of {width}")
+            for cell in cells:
+                breaks = cell.count("\n")
+                if breaks and cell.count(separator) >= breaks * (width - 1):
+                    raise ValueError(f"a stray quote makes one cell of it up to {reader.line_num}")
+            if len(cells) > 1 or any(cells):  # no blank line
+                found.append((line, (cells + [""] * width)[:width]))
+            line = reader.line_num + 1
+    except (csv.Error, ValueError) as error:
+        raise ValueError(f"line {line}: {error}") from None
+    names = Counter(name.casefold() for name in (found[0][1] if found else []) if name)
+    if not names:
+        raise ValueError("it is empty")
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise ValueError(
+            f"its header names {listing(twice)} more than once; expected names that differ, and "
+            "not in capitals alone"
+        )
+    return found
 
 
 def _labels(cells: pd.DataFrame, schema: Schema) -> tuple[pd.Series, pd.Series, str]:
     """Return each row's class, what is written there, and what is wrong with rows of none."""
     classes = list(schema.classes)
-    if schema.label is not None:
-        written = cells[schema.label]
-        what = f"{schema.label} other than {', '.join(classes)}"
-        return _meant(written, classes), written, what
+    if schema.columns.label is not None:
+        written = cells[schema.columns.label]
+        meant = {text: matching(text, classes) for text in written.dropna().unique()}
+        what = f"{schema.columns.label} other than {', '.join(classes)}"
+        return written.map(meant).astype(object), written, what
     marks = cells[classes].apply(pd.to_numeric, errors="coerce")
     one = marks.isin([0, 1]).all(axis=1) & (marks.sum(axis=1) == 1)
     label = marks.eq(1).idxmax(axis=1).where(one)
@@ -251,21 +332,14 @@ def _labels(cells: pd.DataFrame, schema: Schema) -> tuple[pd.Series, pd.Series, 
     return label, written, what
 
 
-def _meant(written: pd.Series, names: Sequence[str]) -> pd.Series:
-    """Return which of the names each cell means; NaN for none."""
-    meant = {text: matching(text, names) for text in written.dropna().unique()}
-    return written.map({text: name for text, name in meant.items() if name}).astype(object)
-
-
-def _warn_of_undeclared(frame: pd.DataFrame, schema: Schema) -> None:
-    for name, declared in schema.properties.items():
-        if isinstance(declared, Range):
-            continue
-        counts = frame.loc[~frame[name].isin(declared.values), name].value_counts()
-        if counts.size:
-            found = [f"{value} ({count:,})" for value, count in counts.items()]
-            log.warning(
-                "data.properties.%s.values does not have what these images have, which is encoded "
-                "like a value that training has not seen: %s",
-                *(name, listing(found, 12)),
-            )
+def _meanings(
+    written: pd.Series, name: str, known: Number | Category
+) -> tuple[pd.Series, list[str]]:
+    """Return what each cell means to a property, NaN where it is empty, and texts of no meaning."""
+    meant, unclear = {}, []
+    for text in written.dropna().unique():
+        try:
+            meant[text] = known.read(name, text)
+        except SkinlesionError:
+            unclear.append(text)
+    return written.map(meant).astype(object), unclear
