@@ -24,7 +24,6 @@ images in the metrics: a draw is never put together image by image.
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,17 +100,12 @@ def drawn(parts: Sequence[Predictions], draws: int = 1000, seed: int = 0) -> Ite
         yield Sample(part.y[order], part.probabilities[order], part.classes, weights)
 
 
-def interval(samples: Floats, level: float = 0.95) -> tuple[float, float]:
-    """Return the percentile interval of the draws (draws,): its two ends, ignoring NaN.
-
-    Both are NaN if every draw is. Raises SkinlesionError if `level` is not between 0 and 1.
-    """
-    if not 0 < level < 1:
-        raise SkinlesionError(f"the level of an interval is {level}; expected between 0 and 1")
+def interval(samples: Floats) -> tuple[float, float]:
+    """Return the 95 % percentile interval of draws (D,), ignoring NaN; NaN if there is nothing."""
     known = samples[~np.isnan(samples)]
     if not len(known):
         return float("nan"), float("nan")
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(known, [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -137,13 +131,3 @@ def multiplicities(n_lesions: int, draws: int, seed: int) -> Singles:
         counts[:, start : start + width] = flat.reshape(n_lesions, width)
     counts.flags.writeable = False
     return counts
-
-
-def value_at(metrics: dict[str, Any], address: str) -> float:
-    """Return one number of what :func:`metrics.evaluate` returns, NaN where it has None."""
-    value: Any = metrics
-    group, _, rest = address.partition(".")
-    label, _, name = rest.rpartition(".")
-    for key in (group, label, name) if group == "per_class" else address.split("."):
-        value = value[key]
-    return float("nan") if value is None else float(value)

@@ -24,33 +24,21 @@ def fit_temperature(y: Ints, probabilities: Floats) -> float:
     """Return the temperature in [0.05, 20] with the least negative log likelihood.
 
     The likelihood has one peak in 1/T (it is concave there), so that a bounded search finds it. If
-    there is none inside, as when every image is told rightly, it ends at a bound.
+    there is none inside, as when every image is classified correctly, it ends at a bound.
 
     Args:
         y: (n,) true classes, as indices in [0, C).
         probabilities: (n, C), each row sums to 1.
-
-    Raises:
-        SkinlesionError: if there is no image, shapes do not fit or a label is no class.
     """
     from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
 
-    if probabilities.ndim != 2 or probabilities.shape[0] != len(y) or len(y) == 0:
-        raise SkinlesionError(
-            f"labels {y.shape} and probabilities {probabilities.shape} cannot give a temperature; "
-            "expected (n,) and (n, C), n at least 1: fit it on the predictions of a held-out part"
-        )
-    n_classes = probabilities.shape[1]
-    if y.min() < 0 or y.max() >= n_classes:
-        raise SkinlesionError(
-            f"labels run from {y.min()} to {y.max()}; expected class indices below {n_classes}"
-        )
-    logits = _logits(probabilities)
-    of_truth = np.take_along_axis(logits, y[:, None], axis=1)[:, 0]  # (n,)
+    logits = np.log(np.maximum(probabilities, SMALLEST))
 
     def loss(log_temperature: float) -> float:
-        inverse = np.exp(-log_temperature)
-        return float(np.mean(_log_sum(logits * inverse) - of_truth * inverse))
+        scaled = logits * np.exp(-log_temperature)
+        of_truth = scaled[np.arange(len(y)), y]  # (n,)
+        return float(np.mean(logsumexp(scaled, axis=1) - of_truth))
 
     bounds = (np.log(LOWEST), np.log(HIGHEST))
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
@@ -69,16 +57,6 @@ def scale(probabilities: Floats, temperature: float) -> Floats:
     """
     if not 0 < temperature < np.inf:
         raise SkinlesionError(f"temperature={temperature}; expected a finite number above 0")
-    powers = np.exp(_logits(probabilities) / temperature)
-    return powers / powers.sum(axis=-1, keepdims=True)
+    from scipy.special import softmax
 
-
-def _logits(probabilities: Floats) -> Floats:
-    """Return log p, moved so that the largest of each row is 0."""
-    logits = np.log(np.maximum(probabilities, SMALLEST))
-    return logits - logits.max(axis=-1, keepdims=True)
-
-
-def _log_sum(logits: Floats) -> Floats:
-    """Return log sum exp of each row (n, C), whose largest is 0."""
-    return np.log(np.exp(logits).sum(axis=1))
+    return softmax(np.log(np.maximum(probabilities, SMALLEST)) / temperature, axis=-1)

@@ -17,79 +17,47 @@ Addresses are those of the registry (`skinlesion.evaluation.metrics`); `metric_a
 gives a number's title. `part.interval` shares its draws: ask for as many as you like.
 """
 
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from skinlesion.evaluation.bootstrap import drawn, interval
 from skinlesion.evaluation.calibration import scale
-from skinlesion.evaluation.metrics import Sample, evaluate, metric_at, once
+from skinlesion.evaluation.metrics import Sample, evaluate, metric_at
 from skinlesion.runs.predictions import SELECTED, Predictions
 from skinlesion.text import number
 
 DRAWS = 1000
 
 
-@dataclass(frozen=True, eq=False)
 class Measured:
-    """A held-out part of a run, measured; see the module.
+    """A held-out part of a run, measured; see the module for what it has.
 
-    Attributes:
+    Args:
         predictions: of one split.
     """
 
-    predictions: Predictions
+    def __init__(self, predictions: Predictions) -> None:
+        self.predictions = predictions
+        (self.name,) = predictions.splits
+        self.role = SELECTED.get(self.name, "were trained on")
+        self.classes = predictions.classes
+        self.y, self.probabilities = predictions.y, predictions.probabilities
+        self.lesions = int(predictions.frame["lesion_id"].nunique())
+        self._once = Sample(self.y, self.probabilities, self.classes)
 
     @classmethod
     def reported(cls, predictions: Predictions) -> "Measured":
         """Return the part that the protocol reports: test where there is one, else val."""
         return cls(predictions.part(predictions.reported))
 
-    @property
-    def name(self) -> str:
-        """The split: val or test."""
-        return self.predictions.splits[0]
-
-    @property
-    def role(self) -> str:
-        """What its images did in training: `selected the checkpoint`, `selected nothing`."""
-        return SELECTED.get(self.name, "were trained on")
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes, in the order of the file."""
-        return self.predictions.classes
-
-    @cached_property
-    def y(self) -> NDArray[np.int64]:
-        """The true classes, (n,)."""
-        return self.predictions.y
-
-    @cached_property
-    def probabilities(self) -> NDArray[np.float64]:
-        """The probabilities, (n, C)."""
-        return self.predictions.probabilities
-
-    @property
-    def lesions(self) -> int:
-        """How many lesions these are images of."""
-        return int(self.predictions.frame["lesion_id"].nunique())
-
     def support(self, c: int) -> int:
         """Return how many images a class has."""
-        return int((self.y == c).sum())
+        return int(self._once.support[0, c])
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """Every metric, as :func:`metrics.evaluate` returns them."""
         return evaluate(self.y, self.probabilities, self.classes)
-
-    @cached_property
-    def _once(self) -> Sample:
-        return once(self.y, self.probabilities, self.classes)
 
     def value(self, address: str) -> float:
         """Return the number at an address, NaN where it cannot be measured.

@@ -4,9 +4,8 @@ Section 5 of the paper treats each class one-vs-rest, so most metrics have a val
 :func:`macro`, :func:`weighted` and :func:`sd` sum those up as the paper does. A number has an
 address: ``accuracy``, ``macro.f1``, ``sd.recall``, ``weighted.precision``, ``per_class.mel.auc``.
 
-n is the number of images, C that of classes, D that of draws: every image counts as often in a draw
-as its weight says, so that :func:`evaluate` (one draw, every image once) and the bootstrap are the
-same functions.
+Of n images and C classes, every image counts as often in each of D draws as its weight says, so
+that :func:`evaluate` (one draw, every image once) and the bootstrap are the same functions.
 
 What cannot be measured is NaN: precision, recall, F1 and areas of a class with no image in the
 labels, specificity and AUC of one with no other beside it. `macro`, `weighted` and `sd` skip NaN,
@@ -15,7 +14,6 @@ so that all rows of a table run over the same classes.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,58 +32,57 @@ BINS = 15  # of the expected calibration error
 PAIRS = 4_000_000  # compared at a time: 32 MB
 
 
-@dataclass(frozen=True, eq=False)
 class Sample:
     """Images with their labels and probabilities, and how often each counts in each draw.
 
-    Attributes:
+    Args:
         y: (n,) true classes, as indices in [0, C).
         probabilities: (n, C), rows sum to 1. The predicted class is the one of the highest
             probability, the first among equals.
         classes: their names.
-        weights: (n, D) whole numbers; their sums in float32 are exact up to 2**24 images.
+        weights: (n, D) whole numbers, whose sums in float32 are exact up to 2**24 images; None:
+            one draw, every image once.
+
+    Attributes:
+        confusion: images by true class (row) and predicted class (column), (D, C, C).
+        n, support: all images (D,), and those of each true class (D, C).
+        tp, fp, tn: true and false positives and true negatives of each class against the rest,
+            (D, C); the false negatives are `support` - `tp`.
+
+    Raises:
+        SkinlesionError: if shapes do not fit, there is no image, a label is not in [0, C) or a
+            probability is not finite.
     """
 
-    y: Ints
-    probabilities: Floats
-    classes: tuple[str, ...]
-    weights: Singles
-
-    @cached_property
-    def confusion(self) -> Ints:
-        """Images by true class (row) and predicted class (column), (D, C, C)."""
-        c = len(self.classes)
-        cells = _sums(c * self.y + self.probabilities.argmax(axis=1), self.weights, c * c)
-        return cells.T.reshape(-1, c, c).astype(np.int64)
-
-    @cached_property
-    def tp(self) -> Ints:
-        """True positives of each class against the rest, (D, C)."""
-        return np.diagonal(self.confusion, axis1=1, axis2=2)
-
-    @cached_property
-    def fp(self) -> Ints:
-        """False positives, (D, C)."""
-        return self.confusion.sum(axis=1) - self.tp
-
-    @cached_property
-    def support(self) -> Ints:
-        """Images of each true class: true positives and false negatives, (D, C)."""
-        return self.confusion.sum(axis=2)
-
-    @cached_property
-    def n(self) -> Ints:
-        """All images, (D,)."""
-        return self.support.sum(axis=1)
-
-    @cached_property
-    def tn(self) -> Ints:
-        """True negatives, (D, C)."""
-        return self.n[:, None] - self.support - self.fp
-
-    @cached_property
-    def _found(self) -> dict["Metric", Any]:
-        return {}
+    def __init__(
+        self,
+        y: Ints,
+        probabilities: Floats,
+        classes: tuple[str, ...],
+        weights: Singles | None = None,
+    ) -> None:
+        c = len(classes)
+        if probabilities.shape != (len(y), c) or len(y) == 0:
+            raise SkinlesionError(
+                f"labels {y.shape} and probabilities {probabilities.shape} do not fit; expected "
+                f"(n,) and (n, {c}), n at least 1"
+            )
+        if y.min() < 0 or y.max() >= c:
+            raise SkinlesionError(
+                f"labels run from {y.min()} to {y.max()}; expected class indices below {c}"
+            )
+        if not np.isfinite(probabilities).all():
+            raise SkinlesionError("some probabilities are not finite; the model has diverged")
+        self.y, self.probabilities, self.classes = y, probabilities, classes
+        self.weights = np.ones((len(y), 1), np.float32) if weights is None else weights
+        cells = _sums(c * y + probabilities.argmax(axis=1), self.weights, c * c)
+        self.confusion = cells.T.reshape(-1, c, c).astype(np.int64)
+        self.support = self.confusion.sum(axis=2)
+        self.n = self.support.sum(axis=1)
+        self.tp = np.diagonal(self.confusion, axis1=1, axis2=2)
+        self.fp = self.confusion.sum(axis=1) - self.tp
+        self.tn = self.n[:, None] - self.support - self.fp
+        self._found: dict[Metric, Any] = {}
 
     def of(self, metric: "Metric") -> Any:
         """Return a metric on each draw: (D,), or (D, C) for one by class."""
@@ -210,11 +207,16 @@ def average_precision(s: Sample) -> Floats:
     scikit-learn's `average_precision_score`.
     """
 
-    areas = np.empty(s.support.shape)
+    areas = np.zeros(s.support.shape)
     for c, scores in enumerate(s.probabilities.T):
-        tp, fp = ranked_counts(s.y == c, scores, s.weights)
-        reached = np.divide(tp, np.maximum(tp + fp, 1), dtype=np.float64)
-        areas[:, c] = np.einsum("kd,kd->d", np.diff(tp, axis=0, prepend=0), reached)
+        order = np.argsort(-scores, kind="stable")
+        step = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # where each ends
+        times = s.weights[order]
+        above = np.cumsum(times, axis=0)[step]  # (thresholds, D)
+        times[s.y[order] != c] = 0
+        tp = np.cumsum(times, axis=0)[step]
+        precisions = np.divide(tp, np.maximum(above, 1), dtype=np.float64)
+        areas[:, c] = np.einsum("kd,kd->d", np.diff(tp, axis=0, prepend=0), precisions)
     return _ratio(areas, s.support)
 
 
@@ -241,21 +243,20 @@ def brier(s: Sample) -> Floats:
 
 
 REGISTRY = (
-    Metric("n", "images", lambda s: s.n, format=",d"),
+    Metric("n", "images", lambda s: s.n, format=",.0f"),
     Metric("accuracy", "accuracy", accuracy, headlines=("accuracy",)),
     Metric(
-        *("balanced_accuracy", "balanced accuracy", balanced_accuracy),
+        "balanced_accuracy",
+        "balanced accuracy",
+        balanced_accuracy,
         headlines=("balanced_accuracy",),
     ),
     Metric("ovr_balanced_accuracy", "one-vs-rest", ovr_balanced_accuracy),
     Metric("ece", "ECE", ece, headlines=("ece",), lower_is_better=True),
     Metric("brier", "Brier", brier, lower_is_better=True),
-    Metric("support", "images", lambda s: s.support, by_class=True, format=",d"),
+    Metric("support", "images", lambda s: s.support, by_class=True, format=",.0f"),
     Metric("precision", "precision", precision, by_class=True),
-    Metric(
-        *("recall", "recall", recall, True),
-        headlines=("sd.recall", "per_class.mel.recall"),
-    ),
+    Metric("recall", "recall", recall, True, headlines=("sd.recall", "per_class.mel.recall")),
     Metric("specificity", "specificity", specificity, by_class=True),
     Metric("f1", "F1", f1, by_class=True, headlines=("macro.f1", "sd.f1")),
     Metric("auc", "AUC", auc, by_class=True, headlines=("macro.auc",)),
@@ -310,6 +311,17 @@ def metric_at(address: str) -> tuple[Metric, str]:
     return metric, f"{before} {metric.title}"
 
 
+def fits(address: str, classes: tuple[str, ...]) -> bool:
+    """Return whether an address names no class, or one of these."""
+    group, _, rest = address.partition(".")
+    return group != "per_class" or rest.rpartition(".")[0] in classes
+
+
+def headlines(classes: tuple[str, ...]) -> list[str]:
+    """Return the addresses under which runs with these classes are compared."""
+    return [a for metric in REGISTRY for a in metric.headlines if fits(a, classes)]
+
+
 def binned_errors(y: Ints, probabilities: Floats) -> tuple[Ints, Floats]:
     """Return what :func:`ece` sums: each image's bin and its correct - confidence, both (n,).
 
@@ -320,34 +332,16 @@ def binned_errors(y: Ints, probabilities: Floats) -> tuple[Ints, Floats]:
     return np.ceil(confidence * BINS).astype(np.int64), correct - confidence
 
 
-def ranked_counts(positive: NDArray[np.bool_], scores: Floats, weights: Any) -> tuple[Any, Any]:
-    """Return the true and false positives at each threshold, from the highest score down.
-
-    Both are (k, D) for k different scores; of equal scores, all or none lie above a threshold. ROC
-    and precision-recall curves are ratios of the two. `positive` and `scores` are (n,), `weights`
-    (n, D).
-    """
-    order = np.argsort(-scores, kind="stable")
-    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    times = weights[order]
-    above = np.cumsum(times, axis=0)[last]
-    times[~positive[order]] = 0
-    tp = np.cumsum(times, axis=0)[last]
-    return tp, above - tp
-
-
 def evaluate(y: Ints, probabilities: Floats, classes: tuple[str, ...]) -> dict[str, Any]:
     """Return every metric as plain Python numbers, fit for JSON: None where it cannot be measured.
 
-    The overall ones by name, then ``{"macro": {...}, "weighted": {...}, "sd": {...}, "per_class":
-    {class: {"support", ...}}, "confusion": [[...]]}`` where ``...`` stands for the metrics by class
-    of the registry, and a row of the confusion matrix for a true class.
+    The overall ones by name; ``macro``, ``weighted`` and ``sd`` with those by class; ``per_class``,
+    a class to its own and its ``support``; and ``confusion``, a row for each true class.
 
     Raises:
-        SkinlesionError: if shapes do not fit, there is no image, a label is not in [0, C) or a
-            probability is not finite.
+        SkinlesionError: as :class:`Sample`.
     """
-    s = once(y, probabilities, classes)
+    s = Sample(y, probabilities, classes)
 
     def plain(address: str) -> Any:
         value = s.value(address)[0]
@@ -362,26 +356,6 @@ def evaluate(y: Ints, probabilities: Floats, classes: tuple[str, ...]) -> dict[s
         },
         "confusion": s.confusion[0].tolist(),
     }
-
-
-def once(y: Ints, probabilities: Floats, classes: tuple[str, ...]) -> Sample:
-    """Return the sample in which every image counts once: one draw.
-
-    Raises:
-        SkinlesionError: as :func:`evaluate`.
-    """
-    if probabilities.shape != (len(y), len(classes)) or len(y) == 0:
-        raise SkinlesionError(
-            f"labels {y.shape} and probabilities {probabilities.shape} do not fit; expected (n,) "
-            f"and (n, {len(classes)}), n at least 1"
-        )
-    if y.min() < 0 or y.max() >= len(classes):
-        raise SkinlesionError(
-            f"labels run from {y.min()} to {y.max()}; expected class indices below {len(classes)}"
-        )
-    if not np.isfinite(probabilities).all():
-        raise SkinlesionError("some probabilities are not finite; the model has diverged")
-    return Sample(y, probabilities, classes, np.ones((len(y), 1), dtype=np.float32))
 
 
 def evaluate_file(path: str | Path) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,7 @@ makes a draw easy or hard cancels (Efron and Tibshirani, An Introduction to the 
 lesions instead of images see :mod:`skinlesion.evaluation.bootstrap`, also for what is not covered).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,32 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinlesion.errors import SkinlesionError, listing
-from skinlesion.evaluation.bootstrap import interval, mean_over_runs, value_at
-from skinlesion.evaluation.metrics import evaluate
-from skinlesion.runs.predictions import Predictions, read_predictions
+from skinlesion.evaluation.bootstrap import interval, mean_over_runs
+from skinlesion.evaluation.measured import Measured
+from skinlesion.evaluation.metrics import headlines, metric_at
+from skinlesion.reporting.render import render
+from skinlesion.runs.predictions import SELECTED, Predictions, read_predictions
+from skinlesion.text import aligned, number
+from skinlesion.text import interval as interval_text
 
 PREDICTIONS = "predictions.csv"
-METRICS = {
-    "accuracy": "accuracy",
-    "balanced accuracy": "balanced_accuracy",
-    "macro F1": "macro.f1",
-    "macro AUC": "macro.auc",
-    "sd of F1 over classes": "sd.f1",
-    "sd of recall over classes": "sd.recall",
-    "melanoma recall": "per_class.mel.recall",
-    "ECE": "ece",
-}
 
 
 @dataclass(frozen=True)
-class Row:
+class Difference:
     """One metric of two runs, or its mean over pairs of runs; NaN where it cannot be measured.
 
-    `difference` is `b` - `a`, `low` to `high` its 95 % interval, `p` its two-sided p value in
-    [1 / draws, 1]. `metric` is a title, `address` one of :func:`bootstrap.value_at`.
+    Attributes:
+        metric: the title of the number at `address`.
+        a, b: of each run.
+        difference: `b` - `a`.
+        low, high: its 95 % interval.
+        p: its two-sided p value, in [1 / draws, 1].
     """
 
-    metric: str
     address: str
     a: float
     b: float
@@ -45,6 +43,16 @@ class Row:
     low: float
     high: float
     p: float
+
+    @property
+    def metric(self) -> str:
+        """What it is called."""
+        return metric_at(self.address)[1]
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether that is so."""
+        return metric_at(self.address)[0].lower_is_better
 
 
 @dataclass(frozen=True)
@@ -58,12 +66,17 @@ class Comparison:
     a: Path
     b: Path
     part: str
-    rows: tuple[Row, ...]
+    rows: tuple[Difference, ...]
     images: int
     lesions: int
     seeds: tuple[str, ...]
     unpaired: tuple[str, ...]
     draws: int
+
+    @property
+    def role(self) -> str:
+        """What the images did in training."""
+        return SELECTED.get(self.part, "were trained on")
 
 
 def compare(
@@ -76,8 +89,9 @@ def compare(
     value is twice the smaller of the shares of draws that are not above and not below 0, at least
     1 / `draws` and at most 1; a draw without a value (a class that is not in it) counts nowhere.
 
-    Raises SkinlesionError if there is no run or no pair, a predictions file is wrong or lacks the
-    part, or a pair differs in images, their labels or lesions, or classes.
+    Raises:
+        SkinlesionError: if there is no run or no pair, a predictions file is wrong or lacks the
+            part, or a pair differs in images, their labels or lesions, or classes.
     """
     a, b = Path(a), Path(b)
     pairs, unpaired = _pairs(a, b)
@@ -89,34 +103,11 @@ def compare(
         left.append(_part(run_a, part, path_a))
         right.append(_part(run_b, part, path_b))
         _check_same(left[-1], right[-1], f"{path_a} and {path_b}, part {part}")
-
-    addresses = list(METRICS.values())
-    values_a, values_b = _values(left), _values(right)
-    draws_a = mean_over_runs(left, addresses, draws, seed)
-    draws_b = mean_over_runs(right, addresses, draws, seed)
-    rows = []
-    for metric, address in METRICS.items():
-        # The mean over pairs rounds; what is equal shall be equal.
-        difference = np.round(values_b[address] - values_a[address], 12)
-        differences = np.round(draws_b[address] - draws_a[address], 12)
-        low, high = interval(differences)
-        rows.append(
-            Row(
-                metric,
-                address,
-                values_a[address],
-                values_b[address],
-                float(difference),
-                low,
-                high,
-                _p_value(differences),
-            )
-        )
     return Comparison(
         a,
         b,
         part,
-        tuple(rows),
+        _differences(left, right, draws, seed),
         images=len(set().union(*(run.frame["image_id"] for run in left))),
         lesions=len(set().union(*(run.frame["lesion_id"] for run in left))),
         seeds=tuple(pairs),
@@ -127,52 +118,32 @@ def compare(
 
 def table(comparison: Comparison) -> str:
     """Lay out what :func:`compare` returns as plain text: a row per metric, and how to read it."""
-    header = ("metric", "A", "B", "B - A", "95 % interval", "p")
-    cells = [
-        (
-            row.metric,
-            _cell(row.a, ".4f"),
-            _cell(row.b, ".4f"),
-            _cell(row.difference, "+z.4f"),
-            f"[{_cell(row.low, '+z.4f')}, {_cell(row.high, '+z.4f')}]",
-            _cell(row.p, ".4f"),
-        )
+    rows = [
+        [
+            *(row.metric, number(row.a), number(row.b), number(row.difference, "+")),
+            *(interval_text((row.low, row.high), "+"), number(row.p, ".4f")),
+        ]
         for row in comparison.rows
     ]
-    widths = [max(len(line[column]) for line in [header, *cells]) for column in range(len(header))]
-    lines = [
-        line[0].ljust(widths[0])
-        + "".join(cell.rjust(width + 3) for cell, width in zip(line[1:], widths[1:], strict=True))
-        for line in [header, *cells]
-    ]
-    rule = "-" * len(lines[0])
-    selected = ", which selected the checkpoints" if comparison.part == "val" else ""
-    images, lesions, seeds, draws = (
-        f"{number:,} {noun}{'' if number == 1 else 's'}"
-        for number, noun in (
-            (comparison.images, "image"),
-            (comparison.lesions, "lesion"),
-            (len(comparison.seeds), "seed"),
-            (comparison.draws, "draw"),
-        )
-    )
-    unpaired = f"; not in both: {listing(comparison.unpaired)}" if comparison.unpaired else ""
-    return "\n".join(
-        [
-            f"A  {comparison.a}",
-            f"B  {comparison.b}",
-            "",
-            lines[0],
-            rule,
-            *lines[1:],
-            rule,
-            f"{comparison.part}{selected}: {images} of {lesions}, {draws} of lesions,",
-            f"{seeds} ({listing(comparison.seeds)}{unpaired}).",
-            "Intervals and p cover which lesions were held out, not training noise, and the",
-            f"{len(comparison.rows)} comparisons are not corrected for multiplicity.",
-            "Lower is better for ECE and for the sd over classes (more balanced).",
-        ]
-    )
+    head = ["metric", "A", "B", "B - A", "95 % interval", "p"]
+    laid = aligned([head, None, *rows, None])
+    return render("compare.txt", comparison=comparison, table=laid).rstrip()
+
+
+def _differences(
+    left: Sequence[Predictions], right: Sequence[Predictions], draws: int, seed: int
+) -> tuple[Difference, ...]:
+    addresses = headlines(left[0].classes)
+    drawn_a, drawn_b = (mean_over_runs(runs, addresses, draws, seed) for runs in (left, right))
+    measured = [[Measured(run) for run in runs] for runs in (left, right)]
+    rows = []
+    for address in addresses:
+        a, b = (float(np.mean([run.value(address) for run in runs])) for runs in measured)
+        # The mean over pairs rounds; what is equal shall be equal.
+        difference = float(np.round(b - a, 12))
+        drawn = np.round(drawn_b[address] - drawn_a[address], 12)
+        rows.append(Difference(address, a, b, difference, *interval(drawn), _p_value(drawn)))
+    return tuple(rows)
 
 
 def _pairs(a: Path, b: Path) -> tuple[dict[str, tuple[Path, Path]], tuple[str, ...]]:
@@ -234,22 +205,9 @@ def _check_same(a: Predictions, b: Predictions, where: str) -> None:
         )
 
 
-def _values(parts: list[Predictions]) -> dict[str, float]:
-    """Return each metric's mean over the runs."""
-    found = [evaluate(run.y, run.probabilities, run.classes) for run in parts]
-    return {
-        address: float(np.mean([value_at(metrics, address) for metrics in found]))
-        for address in METRICS.values()
-    }
-
-
 def _p_value(differences: NDArray[np.float64]) -> float:
     known = differences[~np.isnan(differences)]
     if not len(known):
         return float("nan")
     share = min((known <= 0).mean(), (known >= 0).mean())
     return float(min(1, max(2 * share, 1 / len(differences))))
-
-
-def _cell(value: float, spec: str) -> str:
-    return "-" if np.isnan(value) else format(value, spec)

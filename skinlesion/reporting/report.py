@@ -1,31 +1,35 @@
-"""What a report shows, collected from a folder of runs: numbers and words, no HTML.
+"""What a report shows, collected from a folder of runs; its page is templates/report.html.
 
 Everything follows from the run directories. What is damaged or unfinished is named and left out.
 """
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from skinlesion.errors import SkinlesionError
-from skinlesion.evaluation.bootstrap import interval, resample
-from skinlesion.runs.history import read_history
-from skinlesion.evaluation.metrics import evaluate
-from skinlesion.reporting.tables import DAMAGE, DRAWS, Results, Run, Table, build_table, one_line
+from skinlesion.evaluation.measured import Measured
+from skinlesion.evaluation.metrics import AVERAGED, OVERALL, metric_at
+from skinlesion.reporting.layout import lay_out
+from skinlesion.reporting.pictures import Picture, pictures
+from skinlesion.reporting.render import render
+from skinlesion.reporting.results import Leak, Results, Run, one_line
+from skinlesion.reporting.tables import Table, build_table
+from skinlesion.runs.directory import NO_PART_OF_A_RUN, RunDirectory, read_history
 from skinlesion.sweeps.jobs import CONF, Sweep, names, read_sweep
-from skinlesion.runs.directory import NO_PART_OF_A_RUN, RunDirectory
 
 # What a reader asks first about a run; the address in its config.
 CHOICES = {
@@ -46,33 +50,8 @@ CHOICES = {
     "dropout": "dropout",
     "seed": "seed",
 }
-# Figures by the beginning of their file's name, as a reader asks for them.
-FIGURES = {
-    "confusion_matrix": "Confusion matrix",
-    "per_class_f1": "F1 by class",
-    "roc": "ROC curves",
-    "precision_recall": "Precision-recall curves",
-    "reliability": "Reliability",
-    "learning_curves": "Learning curves",
-    "mistakes": "Mistakes",
-    "attention": "Soft attention",
-}
+OVERVIEW = ("accuracy", "balanced_accuracy", "macro.auc", "macro.f1", "ece")
 PROTOCOLS = {"image": "by image", "lesion": "by lesion"}
-
-
-@dataclass(frozen=True)
-class Part:
-    """A held-out part of a run, measured.
-
-    Attributes:
-        name: val or test.
-        metrics: what `evaluate` returns.
-        leak: `images`, `leaked`, `share` and perhaps `per_class` with the same; empty if unknown.
-    """
-
-    name: str
-    metrics: Mapping[str, Any]
-    leak: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -89,38 +68,56 @@ class RunReport:
     """A finished run as a report shows it.
 
     Attributes:
-        run: its files.
-        name: `<backbone>-<key>-seed<k>`, which is also where a link to it goes.
-        protocol: `by image` or `by lesion`, with the fold if it is one.
-        parts: its held-out parts; the last one is the one reported.
-        low: lower end of the 95 % interval of that part's accuracy, by resampling lesions.
-        high: its upper end.
+        run: its files and what they are worth.
+        accuracy: the 95 % interval of the reported part's accuracy, by resampling lesions.
         choices: what it is, in the words of the config's axes.
         differences: where its config is not the default job with this backbone.
-        figures: its pictures.
+        pictures: its figures.
         note: why there are none.
     """
 
     run: Run
-    name: str
-    protocol: str
-    parts: Sequence[Part]
-    low: float
-    high: float
+    accuracy: tuple[float, float]
     choices: Mapping[str, str]
     differences: Sequence[Difference]
-    figures: Sequence[Path] = ()
+    pictures: Sequence[Picture] = ()
     note: str = ""
 
     @property
-    def reported(self) -> Part:
-        """The part that the protocol reports."""
-        return self.parts[-1]
+    def place(self) -> tuple[str, ...]:
+        """`<backbone>`, `<key>` and `seed<k>`."""
+        return self.run.directory.path.parts[-3:]
+
+    @property
+    def name(self) -> str:
+        """Its place in one word, which is also where a link to it goes."""
+        return "_".join("-".join(self.place).split())
+
+    @property
+    def protocol(self) -> str:
+        """`by image` or `by lesion`, with the fold if it is one."""
+        config = self.run.config
+        name = PROTOCOLS.get(config.by or "", config.split)
+        return f"{name}, fold {config.fold} of {config.folds}" if config.folds else name
 
     @property
     def by(self) -> str:
         """What is never divided: image or lesion."""
-        return str(OmegaConf.select(self.run.config, "split.by", default=self.protocol))
+        return self.run.config.by or self.protocol
+
+    @property
+    def config(self) -> str:
+        """The whole config as YAML."""
+        return yaml.safe_dump(self.run.values, sort_keys=False, allow_unicode=True)
+
+
+@dataclass(frozen=True)
+class SplitLeak:
+    """The leak of a held-out part, and the runs that have this very split."""
+
+    part: Measured
+    leak: Leak
+    runs: list[RunReport]
 
 
 @dataclass
@@ -140,6 +137,17 @@ class Report:
     tables: Sequence[Table]
     left_out: Mapping[Path, str]
     written: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def leaks(self) -> list[SplitLeak]:
+        """How many held-out images show a lesion of training, equal splits once."""
+        found: dict[str, SplitLeak] = {}
+        for shown in self.runs:
+            for part in shown.run.parts:
+                if leak := shown.run.leaks.get(part.name):
+                    split = json.dumps([shown.protocol, part.name, leak.model_dump()])
+                    found.setdefault(split, SplitLeak(part, leak, [])).runs.append(shown)
+        return [found[split] for split in sorted(found)]
 
 
 def chosen_sweeps(wanted: Sequence[str], overrides: Sequence[str]) -> list[Sweep]:
@@ -173,19 +181,15 @@ def collect_report(sweeps: Sequence[Sweep], every_table: bool) -> Report:
         SkinlesionError: if no finished run can be read.
     """
     results = Results(sweeps)
-    runs = []
-    for run in tqdm([*results.every_run()], "runs", disable=None):
-        try:
-            runs.append(_run_report(run))
-        except DAMAGE as error:
-            results.damaged[run.directory.path] = one_line(error)
+    runs = [_run_report(run) for run in tqdm([*results.every_run()], "runs", disable=None)]
     left_out = {**results.damaged, **dict(_unfinished(results.folder))}
     if not runs:
         what = f"; {len(left_out)} are damaged or unfinished" if left_out else ""
         first = f" ({(path := next(iter(left_out)))}: {left_out[path]})" if left_out else ""
         raise SkinlesionError(
             f"{results.folder} holds no finished run that can be read{what}{first}. Expected "
-            "<backbone>/<key>/seed<k>/DONE below it; name another folder with machine.runs=…, or train one."
+            "<backbone>/<key>/seed<k>/DONE below it; name another folder with machine.runs=…, or "
+            "train one."
         )
     tables = [
         build_table(sweep, results)
@@ -196,93 +200,83 @@ def collect_report(sweeps: Sequence[Sweep], every_table: bool) -> Report:
     return Report(results.folder, runs, tables, relative)
 
 
-def add_figures(report: Report, data: Path | None, temporary: ExitStack) -> None:
+def add_figures(report: Report, data: Path | None) -> None:
     """Give every run its pictures, and draw them where there are none or older ones.
 
-    They go into the run's `figures/`, or where that cannot be written into a folder that lasts as
-    long as `temporary`. A run whose figures cannot be drawn has a note.
+    They go into the run's `figures/`, or where that cannot be written into a folder that is removed
+    again. A run whose figures cannot be drawn has a note.
 
     Args:
         report: whose runs are given them.
         data: folder of the images; None: where the run had them.
-        temporary: what removes the folder.
     """
     from skinlesion.reporting.figures import draw_run_figures, outdated  # matplotlib: a second
 
     for shown in tqdm(report.runs, "figures", disable=None):
         directory = RunDirectory(shown.run.directory.path)
-        if outdated(directory):
-            if not _writable(directory):
-                directory.figures = Path(temporary.enter_context(tempfile.TemporaryDirectory()))
+        with tempfile.TemporaryDirectory() as elsewhere:
             try:
-                draw_run_figures(directory, data)
-            except DAMAGE as error:
+                if outdated(directory):
+                    if not _writable(directory):
+                        directory.figures = Path(elsewhere)
+                    draw_run_figures(directory, data)
+            except Exception as error:  # whatever is wrong with one run stops no other
                 shown.note = f"The figures could not be drawn: {one_line(error)}"
-        shown.figures = sorted(directory.figures.glob("*.png"), key=_order)
+            shown.pictures = pictures(directory.figures)
 
 
-def _run_report(run: Run) -> RunReport:
-    parts = []
-    for name in run.parts:
-        part = run.predictions.part(name)
-        measured = evaluate(part.y, part.probabilities, part.classes)
-        parts.append(Part(name, measured, run.leaks.get(name, {})))
-    low, high = interval(resample(run.part, ["accuracy"], DRAWS, seed=0)["accuracy"])
-    choices = {
-        title: str(value).rpartition(".")[2] if address.endswith("_target_") else str(value)
-        for title, address in CHOICES.items()
-        if (value := OmegaConf.select(run.config, address, throw_on_missing=False)) is not None
-    }
-    return RunReport(
-        run=run,
-        name="_".join("-".join(run.directory.path.parts[-3:]).split()),
-        protocol=_protocol(run.config),
-        parts=parts,
-        low=low,
-        high=high,
-        choices={**choices, "weights": run.weights},
-        differences=_differences(run.config),
+def report_page(report: Report) -> str:
+    """Return a whole report as one page, pictures included."""
+    return render(
+        "report.html",
+        report=report,
+        layouts=[lay_out(table) for table in report.tables],
+        overview={address: metric_at(address)[1] for address in OVERVIEW},
+        metrics=AVERAGED,
+        overall=[name for name in OVERALL if name != "n"],
+        title_of=lambda address: metric_at(address)[1],
     )
 
 
-def _protocol(config: DictConfig) -> str:
-    split = config.split
-    name = PROTOCOLS.get(split.get("by", ""), str(split.name))
-    folds = split.get("folds")
-    return f"{name}, fold {split.get('fold')} of {folds}" if folds else name
+def _run_report(run: Run) -> RunReport:
+    choices = {
+        title: str(value).rpartition(".")[2] if address.endswith("_target_") else str(value)
+        for title, address in CHOICES.items()
+        if (value := OmegaConf.select(run.directory.config, address)) is not None
+    }
+    accuracy = run.part.interval("accuracy")
+    return RunReport(run, accuracy, {**choices, "weights": run.weights}, _differences(run))
 
 
-def _differences(config: DictConfig) -> list[Difference]:
+def _differences(run: Run) -> list[Difference]:
     """Return where a config differs from the default job with the same backbone."""
-    default = deepcopy(_default(str(config.backbone.name)))
-    default.seed = config.seed  # other values are interpolated from it
-    own, usual = _flat(config), _flat(default)
+    own, usual = _flat(run.values), _default(run.config.backbone, run.config.seed)
     # What a run does not name came later than it, or belongs to a choice that it did not take.
     return [
         Difference(name, value, usual.get(name))
         for name, value in own.items()
         if value != usual.get(name)
-        and name not in ("weights", "seed")
-        and not any(name == other or name.startswith(f"{other}.") for other in NO_PART_OF_A_RUN)
+        and name.partition(".")[0] not in ("weights", "seed", *NO_PART_OF_A_RUN)
     ]
 
 
 @cache
-def _default(backbone: str) -> DictConfig:
-    from hydra import compose, initialize_config_dir
-
+def _default(backbone: str, seed: int) -> dict[str, str]:
+    """Return the flat default job; other values are interpolated from the seed."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for choice in (backbone, f"baseline/{backbone}"):
+        for choice in ([f"backbone={backbone}"], [f"backbone=baseline/{backbone}"]):
             try:
-                return compose("config", [f"backbone={choice}"])
+                config = compose("config", [*choice, f"seed={seed}"])
+                return _flat(OmegaConf.to_container(config, resolve=True))
             except HydraException:
                 continue
-        return compose("config")  # a backbone that is there no more
+        config = compose("config", [f"seed={seed}"])  # a backbone that is there no more
+        return _flat(OmegaConf.to_container(config, resolve=True))
 
 
-def _flat(config: DictConfig) -> dict[str, str]:
+def _flat(values: Any) -> dict[str, str]:
     """Return each value of a config as text by its full name."""
-    return dict(_leaves("", OmegaConf.to_container(config, resolve=True)))
+    return dict(_leaves("", values))
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -310,8 +304,3 @@ def _unfinished(runs: Path) -> Iterator[tuple[Path, str]]:
 def _writable(directory: RunDirectory) -> bool:
     place = directory.figures if directory.figures.exists() else directory.path
     return os.access(place, os.W_OK)
-
-
-def _order(path: Path) -> tuple[int, str]:
-    kinds = [i for i, kind in enumerate(FIGURES) if path.stem.startswith(kind)]
-    return min(kinds, default=len(FIGURES)), path.stem

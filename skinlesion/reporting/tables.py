@@ -7,125 +7,16 @@ val), with the standard deviation over the seeds and a 95 % interval by resampli
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
-
-from skinlesion.errors import SkinlesionError, listing
-from skinlesion.evaluation.bootstrap import interval, mean_over_runs, value_at
-from skinlesion.evaluation.metrics import evaluate
-from skinlesion.runs.predictions import PARTS, Predictions, read_predictions
 from skinlesion.reporting.published import Cell, read_published
+from skinlesion.reporting.results import Ours, Results, Run
+from skinlesion.runs.directory import identity
 from skinlesion.sweeps.jobs import Job, Sweep
-from skinlesion.runs.outcome import Failures
-from skinlesion.runs.directory import RunDirectory, identity
+from skinlesion.text import DASH
 
-DRAWS = 1000
 ROUNDED = 0.005  # half a unit of the second decimal, which the paper prints
-MADE_WITH = (  # what of the provenance is shown, its numbers last
-    *("commit", "dirty", "data", "weights", "cpu", "gpu"),
-    *("epochs", "parameters", "seconds_per_epoch"),
-)
-LEAK = ("images", "leaked", "share")
-# What reading a file raises that was cut, edited or written by something else.
-DAMAGE = (
-    *(SkinlesionError, OSError, ValueError, TypeError, KeyError, AttributeError, AssertionError),
-    *(YAMLError, OmegaConfBaseException),
-)
-
-
-class Run:
-    """A finished run as the tables read it.
-
-    Args:
-        directory: a run directory that is DONE.
-    """
-
-    def __init__(self, directory: RunDirectory) -> None:
-        """Read its config and provenance; predictions are read when they are needed."""
-        self.directory = directory
-        self.config: DictConfig = directory.config
-        self.made_with: dict[str, Any] = _json(directory, "provenance.json")
-
-    def check(self) -> None:
-        """Read all that tables show.
-
-        Raises:
-            SkinlesionError: if a file is damaged, in one line.
-        """
-        try:
-            config, made = self.config, self.made_with
-            _ = config.split.name, config.backbone.name, config.backbone.input_size, self.weights
-            _ = self.metrics, self.leak
-            lacking = [name for name in MADE_WITH if name not in made]
-            numbers = [made[name] for name in MADE_WITH[-3:] if name in made]
-            numbers += [leak[name] for leak in self.leaks.values() for name in LEAK]
-            _ = int(config.seed), [float(number) for number in numbers]
-            _ = [digest[:8] for digest in self.digests]
-        except DAMAGE as error:
-            raise SkinlesionError(one_line(error)) from error
-        if lacking:
-            raise SkinlesionError(f"provenance.json lacks {listing(lacking)}")
-
-    @cached_property
-    def predictions(self) -> Predictions:
-        """The predictions of every held-out part."""
-        return read_predictions(self.directory.predictions)
-
-    @property
-    def parts(self) -> list[str]:
-        """The held-out parts; the last one is the one reported."""
-        return sorted(self.predictions.splits, key=PARTS.index)
-
-    @cached_property
-    def part(self) -> Predictions:
-        """The predictions of the part that the protocol reports."""
-        return self.predictions.part(self.parts[-1])
-
-    @cached_property
-    def metrics(self) -> dict[str, Any]:
-        """What `evaluate` returns for that part."""
-        return evaluate(self.part.y, self.part.probabilities, self.part.classes)
-
-    @cached_property
-    def leak(self) -> Mapping[str, Any]:
-        """How many images of that part show a lesion that is also in training."""
-        return self.leaks[self.part.splits[0]]
-
-    @cached_property
-    def leaks(self) -> Mapping[str, Any]:
-        """The same for every held-out part."""
-        return _json(self.directory, "metrics.json")["leak"]
-
-    @property
-    def digests(self) -> tuple[str, str]:
-        """Digests of the data and of the weights."""
-        return self.made_with["data"], self.made_with["weights"]
-
-    @property
-    def weights(self) -> str:
-        """The weights' name and the beginning of their digest."""
-        digest = self.made_with["weights"]
-        if digest in ("imagenet", "none"):
-            return digest
-        return f"{Path(self.config.weights).name} ({digest[:8]})"
-
-
-@dataclass(frozen=True)
-class Ours:
-    """Our value of a cell: mean and population sd over seeds, and the interval by lesion."""
-
-    mean: float
-    sd: float | None
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True)
@@ -184,10 +75,20 @@ class Row:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def name(self) -> str:
+        """Its label and group."""
+        return f"{self.label}, {self.group}" if self.group else self.label
+
+    @property
+    def images(self) -> int:
+        """The images of all seeds."""
+        return sum(len(run.part.y) for run in self.runs)
+
+    @property
     def n(self) -> str:
         """Seeds times images of a seed, a dash without runs."""
         if not self.runs:
-            return "-"
+            return DASH
         sizes = {len(run.part.y) for run in self.runs}
         return f"{len(self.runs)} x {'/'.join(f'{size:,}' for size in sorted(sizes))}"
 
@@ -202,7 +103,6 @@ class Table:
         headings: of the columns, in each group.
         groups: labels of the axis `across`, or one that is empty.
         rows: by label and group.
-        conditions: what all was made with, a line each.
         command: what trains all that is missing.
     """
 
@@ -211,83 +111,17 @@ class Table:
     headings: Sequence[str]
     groups: Sequence[str]
     rows: Sequence[Row]
-    conditions: Sequence[str]
     command: str
+
+    @property
+    def runs(self) -> list[Run]:
+        """The finished runs of all rows."""
+        return [run for row in self.rows for run in row.runs]
 
     def lines(self) -> list[list[Row]]:
         """Return the rows by label, those of all groups together."""
         labels = dict.fromkeys(row.label for row in self.rows)
         return [[row for row in self.rows if row.label == label] for label in labels]
-
-
-class Results:
-    """The runs under a folder and their values, read and measured once however many tables ask.
-
-    Args:
-        sweeps: every sweep whose table will be asked for; their runs are in one folder.
-
-    Attributes:
-        folder: that folder.
-        damaged: finished runs that could not be read, and why; known once they were asked for.
-    """
-
-    def __init__(self, sweeps: Sequence[Sweep]) -> None:
-        """List the runs; predictions are read when they are needed."""
-        runs = sweeps[0].runs
-        addresses = dict.fromkeys(a for sweep in sweeps for a in sweep.columns.values())
-        self.addresses = [a for a in addresses if a is not None and not a.startswith("run.")]
-        self.failures = Failures(runs)
-        self.folder = runs
-        self.damaged: dict[Path, str] = {}
-        self._found: dict[str, list[RunDirectory]] = {}
-        self._runs: dict[Path, Run] = {}
-        self._measured: dict[tuple[Path, ...], dict[str, Ours | None]] = {}
-        for done in sorted(runs.glob("*/*/*/DONE")):
-            directory = RunDirectory(done.parent)
-            try:
-                self._found.setdefault(directory.identity, []).append(directory)
-            except SkinlesionError as error:
-                self.damaged[directory.path] = str(error)
-
-    def every_run(self) -> Iterator[Run]:
-        """Yield each finished run that can be read, by its path."""
-        found = [directory for directories in self._found.values() for directory in directories]
-        yield from self._read(sorted(found, key=lambda directory: directory.path))
-
-    def finished(self, job: Job) -> list[Run]:
-        """Return the runs of a job that are DONE: one, or one for each data and weights."""
-        return [*self._read(self._found.get(identity(job.config), []))]
-
-    def _read(self, directories: Sequence[RunDirectory]) -> Iterator[Run]:
-        for directory in directories:
-            path = directory.path
-            if path not in self._runs and path not in self.damaged:
-                try:
-                    run = Run(directory)
-                    run.check()
-                    self._runs[path] = run
-                except SkinlesionError as error:
-                    self.damaged[path] = str(error)
-            if path in self._runs:
-                yield self._runs[path]
-
-    def value(self, runs: Sequence[Run], address: str | None) -> Ours | None:
-        """Return the value of an address over the seeds of a row, None if it was not measured."""
-        if address is None or not runs:
-            return None
-        if address.startswith("run."):
-            scale = 1e-6 if address == "run.parameters" else 1.0  # millions
-            values = [run.made_with[address.removeprefix("run.")] for run in runs]
-            return _ours([scale * value for value in values], None)
-        key = tuple(run.directory.path for run in runs)
-        if key not in self._measured:
-            # Runs of other data may have other classes.
-            known = [a for a in self.addresses if all(_has_class(run.metrics, a) for run in runs)]
-            drawn = mean_over_runs([run.part for run in runs], known, DRAWS, seed=0)
-            self._measured[key] = {
-                a: _ours([value_at(run.metrics, a) for run in runs], drawn[a]) for a in known
-            }
-        return self._measured[key].get(address)
 
 
 def build_table(sweep: Sweep, results: Results) -> Table:
@@ -321,32 +155,12 @@ def build_table(sweep: Sweep, results: Results) -> Table:
         headings=list(sweep.columns),
         groups=[*sweep.axes[sweep.across].values()] if sweep.across else [""],
         rows=rows,
-        conditions=_conditions(rows),
         command=shlex.join(
             ["python", "train.py", "-cd", "sweeps", "-cn", sweep.name, "-m", *sweep.overrides]
         ),
     )
     _mark_other_data(table)
     return table
-
-
-def one_line(error: Exception) -> str:
-    """Return what an error says in one line, with its kind where that is half of it."""
-    said = " ".join(str(error).split())
-    return said if isinstance(error, SkinlesionError) else f"{type(error).__name__}: {said}"
-
-
-def _json(directory: RunDirectory, name: str) -> Any:
-    try:
-        return directory.read_json(name)
-    except DAMAGE as error:
-        raise SkinlesionError(f"{name} cannot be read: {one_line(error)}") from error
-
-
-def _has_class(metrics: dict[str, Any], address: str) -> bool:
-    """Return whether an address names no class, or one of these."""
-    group, _, rest = address.partition(".")
-    return group != "per_class" or rest.rpartition(".")[0] in metrics["per_class"]
 
 
 def _by_choice(jobs: Sequence[Job]) -> dict[tuple[tuple[str, str], ...], list[Job]]:
@@ -358,72 +172,27 @@ def _by_choice(jobs: Sequence[Job]) -> dict[tuple[tuple[str, str], ...], list[Jo
 
 def _alike(runs: list[Run]) -> tuple[list[Run], list[str]]:
     """Return those of a row's runs that have the same data and weights, and what was left out."""
-    counts = Counter(run.digests for run in runs)
+    counts = Counter(run.made_of for run in runs)
     if len(counts) < 2:
         return runs, []
     # Most seeds first; among equals the weights that were trained by somebody, then by name.
     chosen = max(sorted(counts), key=lambda digests: (counts[digests], digests[1] != "none"))
-    left = [run for run in runs if run.digests != chosen]
+    left = [run for run in runs if run.made_of != chosen]
     note = (
         f"{len(left)} further runs of other data or weights are left out: "
         f"{', '.join(sorted(str(run.directory.path) for run in left))}"
     )
-    return [run for run in runs if run.digests == chosen], [note]
-
-
-def _ours(values: Sequence[float], drawn: np.ndarray | None) -> Ours | None:
-    known = np.array(values, dtype=float)
-    if np.isnan(known).any():
-        return None
-    low, high = interval(drawn) if drawn is not None else (None, None)
-    sd = float(known.std()) if len(known) > 1 else None
-    return Ours(float(known.mean()), sd, low, high)
+    return [run for run in runs if run.made_of == chosen], [note]
 
 
 def _mark_other_data(table: Table) -> None:
     """Say of each row what sets it apart: other data than most, uncommitted changes, no weights."""
-    usual = Counter(run.digests[0] for row in table.rows for run in row.runs).most_common(1)
+    usual = Counter(run.provenance.data for run in table.runs).most_common(1)
     for row in table.rows:
-        digests = {run.digests[0] for run in row.runs} - {digest for digest, _ in usual}
+        digests = {run.provenance.data for run in row.runs} - {digest for digest, _ in usual}
         if digests:
             row.notes.append(f"other data than the other rows (digest {digests.pop()[:8]})")
-        if any(run.made_with["dirty"] for run in row.runs):
+        if any(run.provenance.dirty for run in row.runs):
             row.notes.append("made with uncommitted changes")
-        if any(run.digests[1] == "none" for run in row.runs):
+        if any(run.provenance.weights == "none" for run in row.runs):
             row.notes.append("from scratch, without pretrained weights")
-
-
-def _conditions(rows: Sequence[Row]) -> list[str]:
-    """Return what the table's runs were made with, a line each."""
-    runs = [run for row in rows for run in row.runs]
-    if not runs:
-        return ["No run is finished."]
-    protocols = []
-    for name in dict.fromkeys(run.config.split.name for run in runs):
-        own = [run for run in runs if run.config.split.name == name]
-        part = own[0].part.splits[0]
-        shares = [run.leak["share"] for run in own]
-        selected = "selected the checkpoint" if part == "val" else "selected nothing"
-        protocols.append(
-            f"split={name}: {part} images, which {selected}; "
-            f"{100 * float(np.mean(shares)):.0f} % show a lesion that is also in training"
-        )
-
-    def several(values: Iterable[Any]) -> str:
-        return ", ".join(sorted({str(value) for value in values}))
-
-    return [
-        *protocols,
-        f"images: {several(f'{r.config.backbone.input_size} px' for r in runs)}"
-        f"; data {several(r.digests[0][:8] for r in runs)}",
-        f"weights: {several(r.weights for r in runs)}",
-        f"seeds: {several(r.config.seed for r in runs)}"
-        f"; epochs trained: {_range(r.made_with['epochs'] for r in runs)}",
-        f"hardware: {several(r.made_with['gpu'] or r.made_with['cpu'] for r in runs)}"
-        f"; commits: {several(str(r.made_with['commit'])[:7] for r in runs)}",
-    ]
-
-
-def _range(values: Iterable[int]) -> str:
-    known = sorted(values)
-    return str(known[0]) if known[0] == known[-1] else f"{known[0]}-{known[-1]}"

@@ -1,0 +1,184 @@
+"""``skinlesion tables, report, figures, compare, collect``."""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+Run = Callable[[argparse.Namespace], int | None]
+
+PAPER = [f"table{number}" for number in range(3, 12)]
+KEPT = ("history.csv", "metrics.json", "predictions.csv", "provenance.json", "DONE")
+STARTED_WITH = """\
+What a sweep was started with is repeated here, or its runs are not found:
+  python train.py -cd sweeps -cn table4 -m budget=cpu seed=0 machine.runs=elsewhere
+  skinlesion {} table4 budget=cpu seed=0 machine.runs=elsewhere"""
+WORDS = "and what they were started with"
+SWEEPS: dict[str, Any] = {"nargs": "*", "metavar": "SWEEP|key=value"}
+IMAGES: dict[str, Any] = {"metavar": "FOLDER", "type": Path, "help": "where the images are"}
+
+
+def tables(parser: argparse.ArgumentParser) -> Run:
+    """Write the tables of sweeps, in every format, and print where they are."""
+    parser.epilog = STARTED_WITH.format("tables")
+    parser.add_argument("words", help=f"(default: table3 … table11), {WORDS}", **SWEEPS)
+    parser.add_argument("--out", type=Path, help="folder (default: tables/ beside the runs)")
+    return _tables
+
+
+def report(parser: argparse.ArgumentParser) -> Run:
+    """Write one page of all runs of a folder and the tables that they fill."""
+    parser.epilog = STARTED_WITH.format("report")
+    parser.add_argument("words", help=f"(default: those with a finished run), {WORDS}", **SWEEPS)
+    parser.add_argument("--out", type=Path, help="file (default: report.html beside the runs)")
+    parser.add_argument("--data", **IMAGES)
+    parser.add_argument("--no-figures", action="store_true", help="leave the figures out")
+    return _report
+
+
+def figures(parser: argparse.ArgumentParser) -> Run:
+    """Draw the figures of finished runs into their directories."""
+    parser.epilog = "example: skinlesion figures runs/resnet50/1f3a5b7c9d/seed0"
+    about = "run directories, or folders of them"
+    parser.add_argument("folders", type=Path, metavar="RUN", nargs="+", help=about)
+    parser.add_argument("--data", **IMAGES)
+    return _figures
+
+
+def compare(parser: argparse.ArgumentParser) -> Run:
+    """Print the differences between two runs."""
+    parser.epilog = "example: skinlesion compare runs/resnet50/1f3a5b7c9d runs/resnet50/2e4b6d8f0a"
+    about = "a run directory, or a folder of seed0, seed1, … which are paired by seed"
+    for name in ("a", "b"):
+        parser.add_argument(name, type=Path, metavar=f"RUN_{name.upper()}", help=about)
+    parser.add_argument("--part", help="val or test (default: test where there is one)")
+    return _compare
+
+
+def collect(parser: argparse.ArgumentParser) -> Run:
+    """Copy finished runs without checkpoints, figures, the split and the machine's paths."""
+    parser.epilog = "example: skinlesion collect runs results/mine"
+    parser.add_argument("runs", type=Path, metavar="RUNS", help="folder of the run directories")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where to")
+    return _collect
+
+
+def _tables(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from skinlesion.files import replacing
+    from skinlesion.reporting.layout import latex, lay_out, long_csv, markdown
+    from skinlesion.reporting.render import render
+    from skinlesion.reporting.results import Results
+    from skinlesion.reporting.tables import build_table
+    from skinlesion.sweeps.jobs import read_sweep
+
+    names, overrides = _apart(options.words)
+    sweeps = [read_sweep(name, overrides) for name in names or PAPER]
+    results = Results(sweeps)
+    out = options.out or sweeps[0].runs / "tables"
+    built = [build_table(sweep, results) for sweep in tqdm(sweeps, "tables", disable=None)]
+    written = {}
+    for table in built:
+        for ending, text in (("md", markdown), ("csv", long_csv), ("tex", latex)):
+            written[out / f"{table.name}.{ending}"] = text(table)
+    written[out / "index.html"] = render("tables.html", layouts=[*map(lay_out, built)])
+    for path, content in written.items():
+        with replacing(path) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    for path, why in results.damaged.items():
+        print(f"left out, because damaged: {path}: {why}", file=sys.stderr)
+    for table in built:
+        done = sum(len(row.runs) for row in table.rows)
+        left = sum(len(row.missing) for row in table.rows)
+        print(f"{out / table.name}.md, .csv, .tex: {done} runs, {left} not run")
+    print(out / "index.html")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from skinlesion.files import replacing
+    from skinlesion.reporting.report import (
+        add_figures,
+        chosen_sweeps,
+        collect_report,
+        report_page,
+    )
+
+    names, overrides = _apart(options.words)
+    collected = collect_report(chosen_sweeps(names, overrides), every_table=bool(names))
+    if not options.no_figures:
+        add_figures(collected, options.data)
+    page = report_page(collected)
+    out = options.out or collected.folder / "report.html"
+    with replacing(out) as path:
+        path.write_text(page, encoding="utf-8")
+    for left, why in collected.left_out.items():
+        print(f"left out: {left}: {why}", file=sys.stderr)
+    runs, tables, size = len(collected.runs), len(collected.tables), len(page) / 1e6
+    print(f"{out}: {runs} runs, {tables} tables, {size:.1f} MB")
+
+
+def _figures(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from skinlesion.errors import SkinlesionError
+    from skinlesion.reporting.figures import draw_run_figures
+    from skinlesion.runs.directory import RunDirectory
+
+    runs: list[Path] = []
+    for folder in options.folders:
+        own = [folder] if (folder / "predictions.csv").exists() else []
+        found = own or sorted(path.parent for path in folder.glob("*/*/*/DONE"))
+        if not found:
+            raise SkinlesionError(
+                f"{folder} is no finished run and holds none; expected a run directory "
+                "(runs/<backbone>/<key>/seed<k>) or the folder of all"
+            )
+        runs += found
+    for run in tqdm(runs, "figures", disable=None if runs[1:] else True):
+        drawn = draw_run_figures(RunDirectory(run), options.data)
+        print(f"{run / 'figures'}: {len(drawn)} figures")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from skinlesion.reporting.compare import compare, table
+
+    print(table(compare(options.a, options.b, options.part)))
+
+
+def _collect(options: argparse.Namespace) -> None:
+    from omegaconf import OmegaConf
+    from tqdm import tqdm
+
+    from skinlesion.errors import SkinlesionError
+    from skinlesion.files import replacing
+    from skinlesion.runs.directory import find_runs
+
+    found, damaged = find_runs(options.runs)
+    directories = [run for same in found.values() for run in same if run.done.exists()]
+    if not directories:
+        raise SkinlesionError(f"{options.runs} holds no finished run: there is nothing to collect.")
+    for run in tqdm(directories, "collecting", disable=None):
+        config = run.config
+        config.weights = Path(config.weights).name
+        config.machine = {}
+        copy = options.folder / run.path.relative_to(options.runs)
+        try:
+            with replacing(copy / "config.yaml") as temporary:
+                temporary.write_text(OmegaConf.to_yaml(config), encoding="utf-8")
+            for name in KEPT:
+                with replacing(copy / name) as temporary:
+                    shutil.copyfile(run.path / name, temporary)
+        except FileNotFoundError as error:
+            damaged[run.path] = f"there is no {error.filename}"
+            shutil.rmtree(copy)
+    for path, why in damaged.items():
+        print(f"left out, because damaged: {path}: {why}", file=sys.stderr)
+    print(f"{options.folder}: {len(directories)} runs")
+
+
+def _apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the names of sweeps, and the overrides."""
+    return [w for w in words if "=" not in w], [w for w in words if "=" in w]

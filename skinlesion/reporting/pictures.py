@@ -1,0 +1,71 @@
+"""The figures of a run as a page holds them: small, and in the page itself."""
+
+import base64
+import io
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skinlesion.runs.predictions import PARTS
+
+# By the beginning of a figure's file name, as a reader asks for them.
+TITLES = {
+    "confusion_matrix": "Confusion matrix",
+    "per_class_f1": "F1 by class",
+    "roc": "ROC curves",
+    "precision_recall": "Precision-recall curves",
+    "reliability": "Reliability",
+    "learning_curves": "Learning curves",
+    "mistakes": "Mistakes",
+    "attention": "Soft attention",
+}
+PHOTOGRAPHS = 80_000  # bytes at QUALITY from which a picture holds photographs
+QUALITY = 70
+WIDEST = 1200  # pixels of a picture with photographs
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture: its title, its pixels as WebP in base64, width and height."""
+
+    title: str
+    data: str
+    width: int
+    height: int
+
+
+def pictures(folder: Path) -> list[Picture]:
+    """Read the figures of a folder, in the order in which a reader asks for them."""
+    with ThreadPoolExecutor(max_workers=4) as threads:  # encoding lets other threads work
+        return [*threads.map(_picture, sorted(folder.glob("*.png"), key=_order))]
+
+
+def _order(path: Path) -> tuple[int, str]:
+    kinds = [i for i, kind in enumerate(TITLES) if path.stem.startswith(kind)]
+    return min(kinds, default=len(TITLES)), path.stem
+
+
+def _picture(path: Path) -> Picture:
+    """Encode a picture; a drawing loses nothing."""
+    from PIL import Image
+
+    kind, _, part = path.stem.rpartition("_")
+    if part not in PARTS:
+        kind, part = path.stem, ""
+    title = ", ".join(filter(None, [TITLES.get(kind, kind.replace("_", " ")), part]))
+    with Image.open(path) as file:
+        image = file.convert("RGB")
+    data = _webp(image, quality=QUALITY)
+    if len(data) < PHOTOGRAPHS:
+        data = _webp(image, lossless=True, method=2)
+    elif image.width > WIDEST:
+        image.thumbnail((WIDEST, image.height))
+        data = _webp(image, quality=QUALITY)
+    return Picture(title, base64.b64encode(data).decode(), *image.size)
+
+
+def _webp(image: Any, **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "WEBP", **options)
+    return out.getvalue()

@@ -1,0 +1,207 @@
+"""Finished runs as tables and report read them: checked once, measured once.
+
+Everything follows from the run directories. One that is damaged is named, and left out.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+from pydantic import AliasPath, BaseModel, ConfigDict, Field
+
+from skinlesion.errors import SkinlesionError, validated
+from skinlesion.evaluation.bootstrap import interval, mean_over_runs
+from skinlesion.evaluation.measured import DRAWS, Measured
+from skinlesion.evaluation.metrics import fits
+from skinlesion.runs.directory import RunDirectory, find_runs, identity
+from skinlesion.runs.outcome import Failures
+from skinlesion.runs.predictions import read_predictions
+from skinlesion.sweeps.jobs import Job, Sweep
+
+
+class Facts(BaseModel):
+    """What of a run's config is shown."""
+
+    seed: int
+    weights: str
+    backbone: str = Field(validation_alias=AliasPath("backbone", "name"))
+    input_size: int = Field(validation_alias=AliasPath("backbone", "input_size"))
+    split: str = Field(validation_alias=AliasPath("split", "name"))
+    by: str | None = Field(None, validation_alias=AliasPath("split", "by"))
+    fold: int | None = Field(None, validation_alias=AliasPath("split", "fold"))
+    folds: int | None = Field(None, validation_alias=AliasPath("split", "folds"))
+
+
+class Provenance(BaseModel):
+    """What a run was made with; there is more than what stands here."""
+
+    model_config = ConfigDict(extra="allow")
+
+    commit: str | None
+    dirty: bool
+    data: str
+    weights: str
+    cpu: str | None
+    gpu: str | None
+    epochs: int
+    parameters: int
+    seconds_per_epoch: float
+
+    @property
+    def code(self) -> str:
+        """The commit, and whether it was changed."""
+        return f"{self.commit}"[:7] + (" with uncommitted changes" if self.dirty else "")
+
+    @property
+    def hardware(self) -> str | None:
+        """The GPU, or else the processor."""
+        return self.gpu or self.cpu
+
+
+class Leak(BaseModel):
+    """How many held-out images show a lesion that is also in training."""
+
+    images: int
+    leaked: int
+    share: float | None
+    per_class: dict[str, "Leak"] = {}
+
+
+class Run:
+    """A finished run.
+
+    Args:
+        directory: a run directory that is DONE.
+
+    Attributes:
+        values: its config, as plain values.
+        config: what of it is shown in tables.
+        provenance: what it was made with.
+        leaks: of each held-out part.
+        part: the part that its protocol reports, measured.
+        parts: that one first, and then the others.
+
+    Raises:
+        SkinlesionError: if a file is missing or damaged, in one line.
+    """
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self.directory = directory
+        self.values: Any = OmegaConf.to_container(directory.config, resolve=True)
+        self.config = validated(Facts, self.values, "config.yaml")
+        made = directory.read_json("provenance.json")
+        self.provenance = validated(Provenance, made, "provenance.json")
+        leaks = directory.read_json("metrics.json")["leak"]
+        self.leaks = validated(dict[str, Leak], leaks, "metrics.json")
+        predictions = read_predictions(directory.predictions)
+        self.part = Measured.reported(predictions)
+        others = [Measured(predictions.part(s)) for s in predictions.splits if s != self.part.name]
+        self.parts = [self.part, *others]
+
+    @property
+    def leak(self) -> float | None:
+        """The share of the reported images whose lesion is also in training."""
+        return self.leaks[self.part.name].share if self.part.name in self.leaks else None
+
+    @property
+    def made_of(self) -> tuple[str, str]:
+        """Digests of the data and of the weights."""
+        return self.provenance.data, self.provenance.weights
+
+    @property
+    def weights(self) -> str:
+        """The weights' name and the beginning of their digest."""
+        digest = self.provenance.weights
+        if digest in ("imagenet", "none"):
+            return digest
+        return f"{Path(self.config.weights).name} ({digest[:8]})"
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Our value of a cell: mean and population sd over seeds, and the interval by lesion."""
+
+    mean: float
+    sd: float | None
+    low: float | None
+    high: float | None
+
+
+class Results:
+    """The runs under a folder and their values, read and measured once however many tables ask.
+
+    Args:
+        sweeps: every sweep whose table will be asked for; their runs are in one folder.
+
+    Attributes:
+        folder: that folder.
+        damaged: finished runs that could not be read, and why; known once they were asked for.
+        unfinished: the other run directories.
+    """
+
+    def __init__(self, sweeps: Sequence[Sweep]) -> None:
+        self.folder = sweeps[0].runs
+        addresses = dict.fromkeys(a for sweep in sweeps for a in sweep.columns.values())
+        self.addresses = [a for a in addresses if a is not None and not a.startswith("run.")]
+        self.failures = Failures(self.folder)
+        self.found, unreadable = find_runs(self.folder)
+        self.damaged = {path: why for path, why in unreadable.items() if (path / "DONE").exists()}
+        self._runs: dict[Path, Run] = {}
+        self._measured: dict[tuple[Path, ...], dict[str, Ours | None]] = {}
+
+    def every_run(self) -> Iterator[Run]:
+        """Yield each finished run that can be read, by its path."""
+        directories = [directory for same in self.found.values() for directory in same]
+        yield from self._read(sorted(directories, key=lambda directory: directory.path))
+
+    def finished(self, job: Job) -> list[Run]:
+        """Return the runs of a job that are DONE: one, or one for each data and weights."""
+        return [*self._read(self.found.get(identity(job.config), []))]
+
+    def _read(self, directories: Sequence[RunDirectory]) -> Iterator[Run]:
+        for directory in directories:
+            path = directory.path
+            if path not in self._runs and path not in self.damaged and directory.done.exists():
+                try:
+                    self._runs[path] = Run(directory)
+                except Exception as error:  # whatever is wrong with one run stops no other
+                    self.damaged[path] = one_line(error)
+            if path in self._runs:
+                yield self._runs[path]
+
+    def value(self, runs: Sequence[Run], address: str | None) -> Ours | None:
+        """Return the value of an address over the seeds of a row, None if it was not measured."""
+        if address is None or not runs:
+            return None
+        if address.startswith("run."):
+            scale = 1e-6 if address == "run.parameters" else 1.0  # millions
+            name = address.removeprefix("run.")
+            return _ours([scale * getattr(run.provenance, name) for run in runs], None)
+        key = tuple(run.directory.path for run in runs)
+        if key not in self._measured:
+            parts = [run.part for run in runs]
+            # Runs of other data may have other classes.
+            known = [a for a in self.addresses if all(fits(a, part.classes) for part in parts)]
+            drawn = mean_over_runs([part.predictions for part in parts], known, DRAWS)
+            self._measured[key] = {
+                a: _ours([part.value(a) for part in parts], drawn[a]) for a in known
+            }
+        return self._measured[key].get(address)
+
+
+def one_line(error: Exception) -> str:
+    """Return what an error says in one line, with its kind where that is half of it."""
+    said = " ".join(str(error).split())
+    return said if isinstance(error, SkinlesionError) else f"{type(error).__name__}: {said}"
+
+
+def _ours(values: Sequence[float], drawn: np.ndarray | None) -> Ours | None:
+    known = np.array(values, dtype=float)
+    if np.isnan(known).any():
+        return None
+    low, high = interval(drawn) if drawn is not None else (None, None)
+    sd = float(known.std()) if len(known) > 1 else None
+    return Ours(float(known.mean()), sd, low, high)
