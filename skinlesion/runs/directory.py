@@ -12,20 +12,27 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from skinlesion.errors import SkinlesionError
 from skinlesion.files import replacing
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+HISTORY = (
+    *("epoch", "train_loss", "train_accuracy"),
+    *("val_loss", "val_accuracy", "val_balanced_accuracy", "lr", "seconds"),
+)
 NO_PART_OF_A_RUN = ("machine", "sweep")
 # Where releases before the node `machine` kept what it holds now.
 MOVED = {
@@ -78,6 +85,24 @@ def find_runs(
         except SkinlesionError as error:
             damaged[directory.path] = str(error)
     return found, damaged
+
+
+def read_history(path: str | Path) -> "pd.DataFrame":
+    """Read a history; SkinlesionError if it is missing or no CSV."""
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise SkinlesionError(f"{path} cannot be read as a history: {error}") from error
+
+
+def write_history(rows: Sequence[dict[str, float]], path: str | Path) -> None:
+    """Write the rows, whole or not at all."""
+    import pandas as pd
+
+    with replacing(path) as temporary:
+        pd.DataFrame(rows, columns=list(HISTORY)).to_csv(temporary, index=False)
 
 
 class RunLocked(SkinlesionError):

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from skinlesion.errors import SkinlesionError
-from skinlesion.runs.directory import RunDirectory, find_runs, identity
-from skinlesion.runs.history import read_history
+from skinlesion.runs.directory import RunDirectory, find_runs, identity, read_history
 from skinlesion.runs.outcome import Failures
 from skinlesion.sweeps.jobs import Job, Sweep, names, read_sweep, split_words
 from skinlesion.text import duration

@@ -17,8 +17,7 @@ from skinlesion.errors import SkinlesionError, validated
 from skinlesion.models.classifier import build_classifier
 from skinlesion.models.weights import BackboneSpec, resolve_preprocess, resolve_spec
 from skinlesion.training.callbacks import WholeCheckpoints
-from skinlesion.training.compute import Compute
-from skinlesion.training.config import Job
+from skinlesion.training.config import Compute, Job
 from skinlesion.training.module import LesionModule
 
 
@@ -91,7 +90,7 @@ def build(job: Job, compute: Compute, data: CheckedArchive) -> Parts:
     try:
         optimizer = (partial(make, fused=True) if fusible else make)(network.parameters())
         axis = "scheduler"
-        scheduler = job.scheduler and instantiate(job.scheduler)(optimizer)
+        scheduler = None if job.scheduler is None else instantiate(job.scheduler)(optimizer)
     except (TypeError, ValueError) as error:
         raise SkinlesionError(f"{axis}: {error}") from None
     module = LesionModule(

@@ -11,7 +11,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import callbacks
 
 from skinlesion.files import replacing
-from skinlesion.runs.history import COLUMNS, write_history
+from skinlesion.runs.directory import HISTORY, write_history
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class History(callbacks.Callback):
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "seconds": round(time.perf_counter() - self._started, 3),
         }
-        self.rows.append({name: row[name] for name in COLUMNS if name in row})
+        self.rows.append({name: row[name] for name in HISTORY if name in row})
         write_history(self.rows, self.path)
         if self.log_epochs:
             log.info(

@@ -1,16 +1,26 @@
-"""The job's config as it was checked: what each value may be, in one place.
+"""The job's config, checked, and what it means on this machine.
 
-Axes that name a class (`_target_`) are checked by that class, and the network's by its parts.
+What each value may be stands here, in one place. Axes that name a class (`_target_`) are checked by
+that class, and the network's by its parts. How a run is computed is a choice of conf/machine/: null
+is what was measured to be fastest on the device (docs/performance.md).
 """
 
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
 from skinlesion.data.split import Split
 from skinlesion.errors import validated
+
+# Backbones whose step bfloat16 makes faster on a CPU that multiplies it in hardware. The others
+# have depthwise convolutions, whose backward pass it makes up to five times slower.
+BF16_ON_CPU = ("densenet201", "inception_resnet_v2", "resnet50", "resnet152", "vgg16")
+EVALUATION_BATCH_ON_CPU = 32
 
 Whole = Annotated[int, Strict(), Field(ge=0)]
 Positive = Annotated[int, Strict(), Field(ge=1)]
@@ -112,3 +122,95 @@ def read_job(config: DictConfig) -> Job:
         SkinlesionError: one error that names all that is wrong, unknown keys with the nearest.
     """
     return validated(Job, OmegaConf.to_container(config, resolve=True))
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How a run is computed.
+
+    Attributes:
+        device: `cuda`, `mps` or `cpu`.
+        precision: Lightning's word, `32-true` or `bf16-mixed`.
+        channels_last: whether images and feature maps have their channels last in memory.
+        rotated: whether backbones padded as in TensorFlow compute on images rotated by 180 degrees,
+            see `skinlesion.models.rotated`.
+        fused: whether the optimizer's step is one kernel.
+        compile: mode of torch.compile; None: eager.
+        tf32: whether a GPU may round the factors of float32 products to 10 bits.
+        retain_memory: whether freed memory stays with the process, in huge pages.
+        evaluation_batch: images a step of validation and prediction; None: as many as fit.
+        resident: whether all images live on the device; None: if they fit into half of its memory
+            that is free.
+    """
+
+    device: str
+    precision: str
+    channels_last: bool
+    rotated: bool
+    fused: bool
+    compile: str | None
+    tf32: bool
+    retain_memory: bool
+    evaluation_batch: int | None
+    resident: bool | None
+
+    def apply(self) -> None:
+        """Set what holds for the whole process."""
+        torch.backends.cuda.matmul.allow_tf32 = self.tf32
+        torch.backends.cudnn.allow_tf32 = self.tf32
+        if self.retain_memory:
+            from skinlesion.training.memory import retain_memory
+
+            retain_memory()
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context of a forward pass outside of Lightning."""
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16-mixed")
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How images and feature maps lie in memory."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+
+def resolve(job: Job) -> Compute:
+    """Return what a job's config means on this machine; null becomes the device's default."""
+    device = _device(job.machine.device)
+    on_gpu = device == "cuda"
+    defaults = {
+        "precision": _precision(device, job.backbone["name"]),
+        "channels_last": True,
+        "rotated": device == "cpu",
+        "fused": device in ("cuda", "cpu"),
+        "compile": None,
+        "tf32": True,
+        "retain_memory": device == "cpu",
+        "evaluation_batch": None if on_gpu else EVALUATION_BATCH_ON_CPU,
+        "resident": None if on_gpu else False,
+    }
+    asked = dict(job.machine) | {
+        "precision": job.precision,
+        "resident": job.data.get("resident"),
+    }
+    chosen: dict[str, Any] = {
+        name: default if asked[name] is None else asked[name] for name, default in defaults.items()
+    }
+    return Compute(device=device, **chosen)
+
+
+def _device(asked: str) -> str:
+    if (asked in ("auto", "gpu") or asked.startswith("cuda")) and torch.cuda.is_available():
+        return "cuda"
+    if asked in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"
+
+
+def _precision(device: str, backbone: str) -> str:
+    if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16-mixed"
+    if device == "cpu" and backbone in BF16_ON_CPU:
+        known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # from torch 2.10
+        if known.get("amx_bf16"):
+            return "bf16-mixed"
+    return "32-true"

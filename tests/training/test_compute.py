@@ -18,10 +18,9 @@ from skinlesion.data.module import LesionDataModule
 from skinlesion.errors import SkinlesionError
 from skinlesion.runs.predictions import read_predictions
 from skinlesion.training.build import Parts, build, build_trainer, open_data
-from skinlesion.training.compute import Compute, largest_batch, resolve
-from skinlesion.training.config import read_job
+from skinlesion.training.config import Compute, read_job, resolve
 from skinlesion.training.module import BalancedAccuracy, LesionModule
-from skinlesion.training.run import run
+from skinlesion.training.run import largest_batch, run
 
 Config = Callable[..., DictConfig]
 ONE_EPOCH = ("trainer.max_epochs=1",)
