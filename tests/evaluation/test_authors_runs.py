@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ TWO_DECIMALS = 0.005 + 1e-9
 
 
 def counts_of(rows):
-    """Counts from one (TP, FP, FN, TN) per class."""
-    return metrics.Counts(*np.array(list(rows)).T)
+    """What the metrics take of a sample, from one (TP, FP, FN, TN) per class."""
+    tp, fp, fn, tn = np.array(list(rows)).T
+    return SimpleNamespace(tp=tp, fp=fp, tn=tn, support=tp + fn)
 
 
 def assert_report(counts, report):
@@ -26,7 +28,7 @@ def assert_report(counts, report):
     printed = np.array(list(report))  # (C, 4)
     ours = [metrics.precision(counts), metrics.recall(counts), metrics.f1(counts)]
     np.testing.assert_allclose(np.column_stack(ours), printed[:, :3], rtol=0, atol=TWO_DECIMALS)
-    assert (counts.tp + counts.fn).tolist() == printed[:, 3].tolist()
+    assert counts.support.tolist() == printed[:, 3].tolist()
 
 
 @pytest.fixture(params=RUNS.values(), ids=lambda run: f"nb{run['notebook']}")
@@ -41,11 +43,10 @@ def test_per_class_metrics_are_those_of_the_printed_report(run):
 def test_macro_and_weighted_averages_are_those_of_the_printed_report(run):
     counts = counts_of(run["counts"].values())
     ours = [metrics.precision(counts), metrics.recall(counts), metrics.f1(counts)]
-    support = counts.tp + counts.fn
     assert [metrics.macro(values) for values in ours] == pytest.approx(
         run["macro"], abs=TWO_DECIMALS
     )
-    assert [np.average(values, weights=support) for values in ours] == pytest.approx(
+    assert [np.average(values, weights=counts.support) for values in ours] == pytest.approx(
         run["weighted"], abs=TWO_DECIMALS
     )
     assert metrics.macro(ours[0]) == pytest.approx(run["macro_precision"], abs=1e-12)
@@ -65,9 +66,15 @@ def test_table_8_balanced_accuracy_is_one_vs_rest(notebook, balanced, specificit
 def test_counts_and_accuracy_from_a_full_confusion_matrix():
     run = RUNS[52]
     confusion = np.array(run["confusion"])
-    ours = np.column_stack(metrics.one_vs_rest(confusion))
+    truth, predicted = np.nonzero(confusion)
+    times = confusion[truth, predicted]
+    classes = tuple(run["counts"])
+    s = metrics.Sample(
+        np.repeat(truth, times), np.eye(len(classes))[np.repeat(predicted, times)], classes
+    )
+    ours = np.stack([s.tp, s.fp, s.support - s.tp, s.tn], axis=-1)[0]
     assert ours.tolist() == list(run["counts"].values())
-    assert metrics.accuracy(confusion) == pytest.approx(run["accuracy"], abs=1e-12)
+    assert metrics.accuracy(s)[0] == pytest.approx(run["accuracy"], abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,20 @@
 """The bootstrap over lesions: its draws, and its metrics against evaluate() on repeated rows."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation import bootstrap
-from skinlesion.evaluation.metrics import PER_CLASS, average_precision, evaluate
+from skinlesion.evaluation.metrics import AVERAGED, Sample
 from skinlesion.runs.predictions import Predictions
 from tests.evaluation.draws import lesion_weights
 
 CLASSES = ("akiec", "mel", "nv")
 ADDRESSES = [
     *("n", "accuracy", "balanced_accuracy", "ovr_balanced_accuracy", "ece", "brier"),
-    *(f"{over}.{name}" for over in ("macro", "weighted", "sd") for name in PER_CLASS),
-    *(f"per_class.{label}.{name}" for label in CLASSES for name in ("support", *PER_CLASS)),
+    *(f"{over}.{name}" for over in ("macro", "weighted", "sd") for name in AVERAGED),
+    *(f"per_class.{label}.{name}" for label in CLASSES for name in ("support", *AVERAGED)),
 ]
 
 
@@ -46,8 +43,8 @@ def random_part(seed, lesions=9, images=20):
 
 def values_on(part, rows):
     """Every metric of these rows, which may repeat."""
-    metrics = evaluate(part.y[rows], part.probabilities[rows], part.classes)
-    return [bootstrap.value_at(metrics, address) for address in ADDRESSES]
+    sample = Sample(part.y[rows], part.probabilities[rows], part.classes)
+    return [sample.value(address)[0] for address in ADDRESSES]
 
 
 def stacked(samples):
@@ -83,6 +80,7 @@ def test_draws_follow_from_the_lesions_and_the_seed_alone():
 
 def test_many_lesions_and_draws_come_in_blocks(monkeypatch):
     monkeypatch.setattr(bootstrap, "BLOCK", 35)
+    bootstrap.multiplicities.cache_clear()
     weights = lesion_weights(range(10), draws=8, seed=0)  # blocks of 3, 3 and 2
     assert weights.sum(axis=1).tolist() == [10] * 8
     assert len(np.unique(weights, axis=0)) == 8
@@ -95,24 +93,6 @@ def test_metrics_of_a_draw_are_those_of_its_rows_repeated(seed):
     expected = [values_on(part, np.repeat(np.arange(20), times)) for times in weights]
     samples = bootstrap.resample(part, ADDRESSES, draws=40, seed=seed)
     np.testing.assert_allclose(stacked(samples), expected, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_average_precision_of_a_draw_is_that_of_its_rows_repeated(seed):
-    part = random_part(seed)
-    weights = lesion_weights(part.frame["lesion_id"], draws=40, seed=seed)
-    rows = [np.repeat(np.arange(20), times) for times in weights]
-    expected = [average_precision(part.y[draw], part.probabilities[draw]) for draw in rows]
-    areas = bootstrap.resample_average_precision(part, draws=40, seed=seed)
-    np.testing.assert_allclose(areas, expected, rtol=0, atol=1e-6)  # sums run in float32
-
-
-def test_a_class_absent_from_a_draw_has_no_average_precision():
-    part = part_of("pq", [0, 1], [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
-    areas = bootstrap.resample_average_precision(part, draws=50)
-    weights = lesion_weights(["p", "q"], draws=50, seed=0)
-    np.testing.assert_array_equal(np.isnan(areas), np.column_stack([weights == 0, [True] * 50]))
-    assert np.nanmin(areas) == 1
 
 
 def test_a_class_absent_from_a_draw_is_not_measured_and_not_averaged():
@@ -159,16 +139,6 @@ def test_more_classes_and_a_name_with_a_dot():
     assert np.nanmin(samples["per_class.v1.8.recall"]) == 1
 
 
-def test_value_at_reads_what_evaluate_returns():
-    metrics = evaluate(np.array([0, 0, 1]), np.eye(3)[[0, 1, 1]], CLASSES)
-    assert bootstrap.value_at(metrics, "accuracy") == pytest.approx(2 / 3)
-    assert bootstrap.value_at(metrics, "macro.recall") == pytest.approx(3 / 4)
-    assert bootstrap.value_at(metrics, "weighted.recall") == pytest.approx(2 / 3)
-    assert bootstrap.value_at(metrics, "per_class.akiec.recall") == 1 / 2
-    assert bootstrap.value_at(metrics, "per_class.akiec.support") == 2
-    assert np.isnan(bootstrap.value_at(metrics, "per_class.nv.auc"))
-
-
 @pytest.mark.parametrize(
     "address",
     [
@@ -178,11 +148,9 @@ def test_value_at_reads_what_evaluate_returns():
 )
 def test_an_unknown_address_is_named(address):
     part = random_part(0)
-    message = f"no metric '{address}'; expected accuracy, .* the classes are akiec, mel, nv"
+    message = f"no metric '{address}'; expected n, accuracy, .* the classes are akiec, mel, nv"
     with pytest.raises(SkinlesionError, match=message):
         bootstrap.resample(part, [address], draws=2)
-    with pytest.raises(SkinlesionError, match=message):
-        bootstrap.value_at(evaluate(part.y, part.probabilities, CLASSES), address)
 
 
 def test_what_cannot_be_resampled_is_refused():
@@ -201,10 +169,7 @@ def test_what_cannot_be_resampled_is_refused():
 def test_interval_takes_percentiles_of_what_was_measured():
     samples = np.append(np.arange(101.0), [np.nan, np.nan])
     assert bootstrap.interval(samples) == pytest.approx((2.5, 97.5))
-    assert bootstrap.interval(samples, level=0.5) == pytest.approx((25, 75))
     assert np.isnan(bootstrap.interval(np.array([np.nan]))).all()
-    with pytest.raises(SkinlesionError, match="level of an interval is 95"):
-        bootstrap.interval(samples, level=95)
 
 
 def test_runs_share_the_draws_of_the_lesions_they_share():
@@ -275,10 +240,3 @@ def test_a_95_percent_interval_covers_the_truth_about_95_times_of_100():
         low, high = bootstrap.interval(samples["accuracy"])
         covered += low <= 0.7 <= high
     assert 181 <= covered <= 198
-
-
-def test_importing_it_does_not_import_torch():
-    code = (
-        "import sys\nfrom skinlesion.evaluation import bootstrap\nsys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
