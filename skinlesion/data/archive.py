@@ -4,14 +4,10 @@ import hashlib
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import NamedTuple
 from unicodedata import normalize
-
-from tqdm import tqdm
 
 from skinlesion.data.pixels import MOST_BYTES, SUFFIXES, check_size
 from skinlesion.errors import SkinlesionError
@@ -20,9 +16,6 @@ ZIPS = "HAM10000_images_part_*.zip"
 # A RuntimeError is a zip's encryption, or a compression that Python does not know.
 UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
-T = TypeVar("T")
-R = TypeVar("R")
-
 WAYS = """There are four ways to get data:
   make data                               downloads HAM10000 (3 GB) into data/ham10000
   machine.data=<folder>, or HAM10000_ROOT    uses a copy that you have
@@ -30,15 +23,11 @@ WAYS = """There are four ways to get data:
   data=<name>                             your own table and images: docs/own-data.md"""
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     container: Path  # the zip, or the folder
     name: str
     size: int
     stamp: int  # CRC-32 in a zip, modification time in a folder
-
-    def __str__(self) -> str:
-        return f"{self.container.name}/{self.name}"
 
 
 class ImageArchive:
@@ -64,7 +53,7 @@ class ImageArchive:
         self._entries: dict[str, _Entry] = {}
         self.ambiguous: dict[str, str] = {}
         for path in sorted(root.glob(ZIPS)):
-            self._add_zip(path)
+            self._open_zip(path)
         for folder in (*sorted(path for path in root.iterdir() if path.is_dir()), root):
             with os.scandir(folder) as files:
                 for file in files:
@@ -72,7 +61,7 @@ class ImageArchive:
                         stat = file.stat()
                         self._add(_Entry(folder, file.name, stat.st_size, stat.st_mtime_ns))
 
-    def _add_zip(self, path: Path) -> None:
+    def _open_zip(self, path: Path) -> None:
         try:
             self._zips[path] = archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as error:
@@ -89,7 +78,8 @@ class ImageArchive:
         before = self._entries.setdefault(image_id, entry)
         zipped = {before.container, entry.container} <= self._zips.keys()
         if before.size != entry.size or (zipped and before.stamp != entry.stamp):
-            self.ambiguous[image_id] = f"{before} and {entry}"
+            files = (f"{file.container.name}/{file.name}" for file in (before, entry))
+            self.ambiguous[image_id] = " and ".join(files)
         self._entries[image_id] = entry
 
     def __contains__(self, image_id: object) -> bool:
@@ -140,12 +130,3 @@ def image_name(text: str) -> str:
     name = normalize("NFC", text).replace("\\", "/").rpartition("/")[2]
     stem, dot, ending = name.rpartition(".")
     return stem if dot and f".{ending}".lower() in SUFFIXES else name
-
-
-def in_parallel(function: Callable[[T], R], items: Sequence[T], what: str) -> Iterator[R]:
-    """Yield the function's results in order, from a thread a core, with a progress bar."""
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        yield from tqdm(pool.map(function, items), what, len(items), unit="img", disable=None)
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -11,13 +11,15 @@ import os
 import shutil
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock
+from tqdm import tqdm
 
-from skinlesion.data.archive import ImageArchive, in_parallel
+from skinlesion.data.archive import ImageArchive
 from skinlesion.data.pixels import decode, to_square
 from skinlesion.errors import SkinlesionError, listing
 
@@ -26,8 +28,7 @@ NAMED = 20  # images that cannot be decoded, before the rest is only counted
 ELSEWHERE = "Make room, or name another folder: machine.cache=<folder> or SKINLESION_CACHE."
 
 
-@dataclass(frozen=True)
-class ImageCache:
+class ImageCache(NamedTuple):
     """Decoded images.
 
     Attributes:
@@ -116,10 +117,15 @@ def _decode_all(
             return f"{image_ids[row]} ({error})"
         return zlib.crc32(data)
 
-    found = [*in_parallel(one, range(len(image_ids)), f"decoding at {size} px")]
+    pool, count = ThreadPoolExecutor(os.cpu_count()), len(image_ids)
+    try:
+        results = pool.map(one, range(count))
+        found = [*tqdm(results, f"decoding at {size} px", count, unit="img", disable=None)]
+    finally:
+        pool.shutdown(cancel_futures=True)
     if broken := [result for result in found if isinstance(result, str)]:
         raise SkinlesionError(
-            f"{archive.root}: {len(broken)} of {len(image_ids)} images cannot be decoded: "
+            f"{archive.root}: {len(broken)} of {count} images cannot be decoded: "
             f"{listing(broken, NAMED)}. Fetch them again (make data) or take their rows out of "
             "the metadata table."
         )

@@ -8,16 +8,19 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from skinlesion.data.schema import TAKEN, UNKNOWN, matching
+from skinlesion.data.encoding import UNKNOWN, matching
+from skinlesion.data.schema import TAKEN
 from skinlesion.data.table import ENDINGS, join_tables, read_cells
 from skinlesion.errors import SkinlesionError, listing
 
-MOST_VALUES = 50  # of a category, and no more than half the images
+MOST_VALUES = 50  # of a property, and no more than half the images
 FEWEST_NUMBERS = 7  # distinct ones; fewer are rather the names of categories
-WIDTH = 96  # of a line
 PLAIN = re.compile(r"[A-Za-z_][\w /-]*", re.ASCII)
 NOT_TEXT = ("yes", "no", "y", "n", "true", "false", "on", "off", "null", "nan", "inf")  # to YAML
 
@@ -43,57 +46,44 @@ def describe_tables(
     """
     roots = {path.parent for path in paths}
     if len(roots) > 1:
-        raise SkinlesionError(
-            f"{', '.join(map(str, paths))}: expected tables in one folder, data.root."
-        )
-    every = list(dict.fromkeys(name for path in paths for name in read_cells(path).columns))
+        raise SkinlesionError(f"{listing(paths)}: expected tables in one folder, machine.data.")
     chosen = [image, *([label] if label else one_hot), *([lesion] if lesion else [])]
-    cells, problems = join_tables(paths, image, [*chosen, *(n for n in every if n not in chosen)])
-    images = int(cells[image].nunique())
-    lines = [f"# {images:,} images in {listing([path.name for path in paths])}."]
+    folded = {name.casefold() for name in chosen}
+    every = dict.fromkeys(name for path in paths for name in read_cells(path).columns)
+    others = [name for name in every if name.casefold() not in folded]
+    cells, problems = join_tables(paths, image, [*chosen, *others])
     if label and (without := int(cells[label].isna().sum())):
         problems.append(f"{without:,} images without {label}")
-    lines += [f"# To be mended: {problem}" for problem in problems]
-    lines += [
-        f"root: {_text(str(roots.pop()))} # the tables, and the images in it or in its folders",
-        "cache: ${oc.env:SKINLESION_CACHE,data/cache} # decoded images, shared by all runs",
-        "limit: null # about this many images only, whole lesions, every class",
-        "workers: null # loader processes; null: none without augmentation, else one a core",
-        "resident: auto # all images on the device: true | false; auto: on a GPU with room",
-        "demo: null",
-        f"tables: [{', '.join(_text(_stem(path)) for path in paths)}]",
-        "classes: # in this order everywhere; the images of each",
-        *_classes(cells, label, one_hot),
-        "columns:",
-        f"  image: {_text(image)}",
-        *_lesion(cells, lesion),
-        f"  label: {_text(label) if label else 'null # each class is a column'}",
-    ]
-    return "\n".join([*lines, *_properties(cells.drop(columns=[*chosen, "_tables"]))]) + "\n"
+    properties, left_out = _properties(cells[others])
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_as_yaml,
+    )
+    environment.filters["comment"] = lambda text: Markup(" ".join(str(text).split()))
+    environment.filters["count"] = lambda number: Markup(f"{number:,}")
+    return environment.get_template("data.yaml.jinja").render(
+        images=int(cells[image].nunique()),
+        files=listing([path.name for path in paths]),
+        problems=problems,
+        root=str(roots.pop()),
+        tables=[path.stem if path.suffix in ENDINGS else path.name for path in paths],
+        classes=_classes(cells, label, one_hot),
+        image=image,
+        lesion=lesion,
+        lesions=cells[lesion].nunique() if lesion else 0,
+        no_lesion=int(cells[lesion].isna().sum()) if lesion else 0,
+        label=label,
+        properties=properties,
+        left_out=left_out,
+    )
 
 
-def _properties(cells: pd.DataFrame) -> list[str]:
-    properties, left_out = [], []
-    taken = [*TAKEN]
-    for column in map(str, cells):
-        name = column if column.isidentifier() else _plain_name(column)
-        declared, why = _property(cells[column])
-        if declared is None:
-            left_out.append(f"#  {column}: {why}")
-        elif not name or name in taken:
-            left_out.append(f"#  {column}: its name is taken; as `other: {{column: …, …}}`")
-        else:
-            taken.append(name)
-            other = [] if name == column else [f"    column: {_text(column)}"]
-            properties += [f"  {_text(name)}:{why}", *other, *declared]
-    if properties:
-        head = "properties: # the metadata; take out what is none"
-    else:
-        head = "properties: {} # no metadata: train with metadata=none"
-    return [head, *properties, *(["# Left out:", *left_out] if left_out else [])]
-
-
-def _classes(cells: pd.DataFrame, label: str | None, one_hot: Sequence[str]) -> list[str]:
+def _classes(cells: pd.DataFrame, label: str | None, one_hot: Sequence[str]) -> dict[str, int]:
+    """Return the images of each class."""
     if label is None:
         marks = cells[list(one_hot)].apply(pd.to_numeric, errors="coerce").eq(1).sum()
         counts = {name: int(marks[name]) for name in one_hot}
@@ -102,70 +92,60 @@ def _classes(cells: pd.DataFrame, label: str | None, one_hot: Sequence[str]) -> 
         names = {text.casefold(): text for text in sorted(labels.unique(), reverse=True)}
         folded = labels.str.casefold().value_counts().sort_index()
         counts = {names[str(key)]: int(count) for key, count in folded.items()}
-    if not 2 <= len(counts) <= MOST_VALUES:
+    if len(counts) < 2:
         raise SkinlesionError(
-            f"{f'--label {label}' if label else '--one-hot'}: {len(counts):,} classes "
-            f"({listing([*counts], 3) or 'nothing'}); expected 2 to {MOST_VALUES}."
+            f"{f'--label {label}' if label else '--one-hot'}: {len(counts)} classes "
+            f"({listing([*counts]) or 'nothing'}); expected at least 2."
         )
-    return [f"  - {_text(name)} # {count:,}" for name, count in counts.items()]
+    return counts
 
 
-def _lesion(cells: pd.DataFrame, lesion: str | None) -> list[str]:
-    if lesion is None:
-        return ["  lesion: null # every image is a lesion of its own"]
-    lines = [f"  lesion: {_text(lesion)} # {cells[lesion].nunique():,} lesions"]
-    if missing := int(cells[lesion].isna().sum()):
-        lines.append(f"  lesion_missing: own # {missing:,} images: a lesion of its own each")
-    return lines
+def _properties(cells: pd.DataFrame) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Return what each column can be as metadata, for the template, and why others cannot."""
+    properties: list[dict[str, Any]] = []
+    left_out: dict[str, str] = {}
+    for column in map(str, cells):
+        name = re.sub(r"\W+", "_", column.lower(), flags=re.ASCII).strip("_")
+        name = column if column.isidentifier() else name
+        declared = _declared(cells[column])
+        if isinstance(declared, str):
+            left_out[column] = declared
+        elif not name or name in (*TAKEN, *(known["name"] for known in properties)):
+            left_out[column] = "its name is taken; as `other: {column: …, …}`"
+        else:
+            missing = int(cells[column].isna().sum())
+            properties.append({"name": name, "column": column, "missing": missing} | declared)
+    return properties, left_out
 
 
-def _property(column: pd.Series) -> tuple[list[str] | None, str]:
-    """Return the lines that declare a column, and a comment; or None, and why not."""
-    values = column.dropna()
-    distinct = sorted(values.unique())
-    blank = len(column) - len(values)
-    missing = f"{blank:,} missing" if blank else ""
+def _declared(column: pd.Series) -> dict[str, Any] | str:
+    """Return what a column declares, a range or values, or why it is no property."""
+    texts = column.dropna()
+    distinct = sorted(texts.unique())
     if len(distinct) < 2:
-        return None, "the same in every row" if distinct else "empty"
-    numbers = pd.to_numeric(values, errors="coerce")
+        return "the same in every row" if distinct else "empty"
+    numbers = pd.to_numeric(texts, errors="coerce").astype(float)
     if numbers.notna().all() and numbers.abs().max() < float("inf"):
         if numbers.nunique() >= FEWEST_NUMBERS:
-            comment = ", ".join(filter(None, ("found; widen it to what can be", missing)))
-            return [
-                f"    range: [{_number(numbers.min())}, {_number(numbers.max())}] # {comment}"
-            ], ""
+            ends = [float(numbers.min()), float(numbers.max())]
+            return {"range": [int(end) if end.is_integer() else end for end in ends]}
         distinct.sort(key=float)
-    folded = {text.casefold(): text for text in distinct if not matching(text, [UNKNOWN])}
-    if len(folded) > min(MOST_VALUES, len(values) / 2):  # names of single images, or notes
-        return None, f"{len(distinct):,} different values, such as {listing(distinct, 3)}"
-    listed = _wrapped([*folded.values(), UNKNOWN])
-    return listed, f" # {missing}" if missing else ""
+    if len(distinct) > min(MOST_VALUES, len(texts) / 2):  # names of single images, or notes
+        return f"{len(distinct):,} different values, such as {listing(distinct, 3)}"
+    values: list[str] = []
+    for text in distinct:
+        if not matching(text, [*values, UNKNOWN]):
+            values.append(text)
+    return {"range": None, "values": [*values, UNKNOWN]}
 
 
-def _number(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() else repr(float(value))
-
-
-def _wrapped(values: Sequence[str]) -> list[str]:
-    lines, line = [], "    values: ["
-    for i, value in enumerate(values):
-        item = _text(value) + ("]" if i == len(values) - 1 else ",")
-        if len(line) + len(item) > WIDTH and i:
-            lines.append(line.rstrip())
-            line = "      "
-        line += f"{item} "
-    return [*lines, line.rstrip()]
-
-
-def _text(text: str) -> str:
-    """Return a text as YAML reads it as text."""
-    plain = PLAIN.fullmatch(text) and text.lower() not in NOT_TEXT and text == text.strip()
-    return text if plain else json.dumps(text, ensure_ascii=False)
-
-
-def _plain_name(column: str) -> str:
-    return re.sub(r"\W+", "_", column.lower(), flags=re.ASCII).strip("_")
-
-
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(path.suffix) if path.suffix in ENDINGS else path.name
+def _as_yaml(value: Any) -> str:
+    """Return what is put into the template as YAML and OmegaConf read it as itself."""
+    if isinstance(value, Markup):
+        return value
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_as_yaml, value))
+    if not isinstance(value, str):
+        return str(value)
+    plain = PLAIN.fullmatch(value) and value.lower() not in NOT_TEXT and value == value.strip()
+    return value if plain else json.dumps(value.replace("${", "\\${"), ensure_ascii=False)

@@ -8,21 +8,26 @@ Dataverse serves a tab-separated text of its own, to which the checksum does not
 import hashlib
 import os
 import shutil
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import requests
+from requests.adapters import HTTPAdapter
 from tqdm import tqdm
+from urllib3 import Retry
 
 from skinlesion.errors import SkinlesionError
 
+SERVER = "https://dataverse.harvard.edu"
 # Harvard's firewall answers 403 to the default name of requests; Range and the checksum both mean
 # the stored bytes, not a compressed transfer of them.
 HEADERS = {"User-Agent": "skinlesion", "Accept-Encoding": "identity"}
 TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of an answer
 CHUNK = 1 << 16  # bytes; what is lost at most when a connection breaks
-RETRIES = 5  # after the last byte that arrived
+# Each attempt asks Dataverse anew: the address that it sends us on to expires within the hour.
+RETRY = Retry(5, backoff_factor=1, status_forcelist=(429, 500, 502, 503, 504))
+BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 KEPT = "What has arrived is kept: the same command goes on from there."
 
 
@@ -49,11 +54,7 @@ FILES = (
 )
 
 
-def download(
-    root: Path,
-    server: str = "https://dataverse.harvard.edu",
-    files: tuple[RemoteFile, ...] = FILES,
-) -> list[Path]:
+def download(root: Path, server: str = SERVER, files: Sequence[RemoteFile] = FILES) -> list[Path]:
     """Fetch the two image archives and the metadata CSV of HAM10000 into a folder.
 
     Broken off at any moment, the same call goes on from the bytes that are there (`<name>.part`).
@@ -64,12 +65,9 @@ def download(
         server: base address of the Dataverse installation.
         files: what is fetched.
 
-    Returns:
-        The paths of the files.
-
     Raises:
-        SkinlesionError: no network, an HTTP error, a file that is not the published one, too little
-            space, or a folder that cannot be written. A `.part` is kept unless it is wrong.
+        SkinlesionError: no network, no space, a folder that cannot be written, or a file that is
+            not the published one.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -80,8 +78,13 @@ def download(
                 f"The download needs {needed / 1e9:.1f} GB more in {root}, where {free / 1e9:.1f} "
                 "GB are free. Make room or choose another folder."
             )
-        for file in missing:
-            _fetch(f"{server}/api/access/datafile/{file.place}", root / file.name, file)
+        with requests.Session() as session:
+            session.headers.update(HEADERS)
+            for address in ("https://", server):
+                session.mount(address, HTTPAdapter(max_retries=RETRY))
+            for file in missing:
+                url = f"{server}/api/access/datafile/{file.place}"
+                _fetch(session, url, root / file.name, file)
     except requests.RequestException as error:  # which is an OSError, too
         why = getattr(error.args[0], "reason", error) if error.args else error
         raise SkinlesionError(
@@ -94,41 +97,36 @@ def download(
     return [root / file.name for file in files]
 
 
-def _fetch(url: str, path: Path, file: RemoteFile) -> None:
+def _fetch(session: requests.Session, url: str, path: Path, file: RemoteFile) -> None:
     """Download one file, again and again while it gets on, verify it and give it its name."""
     part = path.with_name(f"{file.name}.part")
-    failures, reached = 0, _size(part)
-    while _size(part) < file.size:
+    while (reached := _size(part)) < file.size:
         try:
-            _append(url, part, file)
-        except requests.RequestException as error:
-            failures = 1 if _size(part) > reached else failures + 1
-            reached = _size(part)
-            status = 0 if error.response is None else error.response.status_code
-            if failures > RETRIES or (400 <= status < 500 and status != 429):
+            _append(session, url, part, file)
+        except BROKEN as error:
+            if _size(part) <= reached:
                 raise
-            wait = 2 ** (failures - 1)
-            tqdm.write(f"{error}: trying again in {wait} s ({failures} of {RETRIES})")
-            time.sleep(wait)
+            tqdm.write(f"{error}: going on from {_size(part):,} bytes")
     if (found := _md5(part)) != file.md5:
         part.unlink()
         raise SkinlesionError(
             f"{file.name} arrived damaged: its MD5 should be {file.md5} and is {found}. It was "
-            "removed: repeat the command to download it again. If that gives the same error, the "
-            "published file or a proxy is at fault."
+            "removed: repeat the command. If that ends alike, a proxy may be at fault."
         )
     os.replace(part, path)
 
 
-def _append(url: str, part: Path, file: RemoteFile) -> None:
+def _append(session: requests.Session, url: str, part: Path, file: RemoteFile) -> None:
     """Append to `part` what it lacks of the file, and not a byte more, in one request."""
     start = _size(part)
-    headers = HEADERS | ({"Range": f"bytes={start}-"} if start else {})
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if not response.ok:  # without the address that it sends us on to, a page of signatures
-            message = f"HTTP {response.status_code} {response.reason} for {url}"
-            raise requests.HTTPError(message, response=response)
+            raise requests.HTTPError(f"HTTP {response.status_code} {response.reason} for {url}")
         resumed = response.status_code == requests.codes.partial_content
+        length = int(response.headers.get("Content-Length", file.size - start * resumed))
+        if length + start * resumed != file.size:
+            raise SkinlesionError(f"{url}: {length:,} bytes, which are not {file.name}")
         bar = tqdm(desc=file.name, total=file.size, unit="B", unit_scale=True, disable=None)
         with part.open("ab" if resumed else "wb") as out, bar:
             bar.update(out.tell())

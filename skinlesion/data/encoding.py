@@ -24,11 +24,9 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Number:
-    """A property that is a number.
+    """A property that is a number, from `low` to `high`.
 
     Attributes:
-        low: smallest value that can be.
-        high: largest value that can be.
         mean: of the training rows.
         std: population standard deviation of the training rows; 1 where they are all alike.
     """
@@ -43,13 +41,12 @@ class Number:
     def fit(self, column: pd.Series) -> "Number":
         """Learn from the training rows."""
         values = column.to_numpy(float)
-        if not np.isfinite(values).any():
+        if np.isnan(values).all():
             return replace(self, mean=0.0, std=1.0)
-        std = float(np.nanstd(values))
-        return replace(self, mean=float(np.nanmean(values)), std=std or 1.0)
+        return replace(self, mean=float(np.nanmean(values)), std=float(np.nanstd(values)) or 1.0)
 
     def encode(self, column: pd.Series, missing: str) -> np.ndarray:
-        """Return (N, 1)."""
+        """Return (N, 1); a missing number is the mean."""
         return np.nan_to_num((column.to_numpy(float) - self.mean) / self.std)[:, None]
 
     def read(self, name: str, value: Any) -> float:
@@ -109,11 +106,9 @@ class Category:
 
 @dataclass(frozen=True)
 class MetadataEncoder:
-    """Encodes metadata with what was learnt from the training rows.
+    """Encodes properties in their order, with what was learnt from the training rows.
 
-    Attributes:
-        properties: what is encoded, in order.
-        missing: `category` or `zero`, how unknown values of a category are encoded.
+    What is unknown of a category is encoded as a `category` of its own, or as `zero`.
     """
 
     properties: Mapping[str, Number | Category]
@@ -126,26 +121,19 @@ class MetadataEncoder:
         properties: Mapping[str, Number | Category],
         missing: str = "category",
     ) -> "MetadataEncoder":
-        """Learn the statistics from the training rows.
-
-        Args:
-            frame: a column for each property.
-            properties: as a `Schema` declares them.
-            missing: see the attribute.
-        """
+        """Learn from the training rows, which have a column for each property."""
         return cls({name: known.fit(frame[name]) for name, known in properties.items()}, missing)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Encoded features of each property; HAM10000: (1, 4, 16)."""
+        """Features of each property; HAM10000: (1, 4, 16)."""
         return tuple(known.size for known in self.properties.values())
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
         """Return the encoded rows (N, sum of sizes) float32.
 
         Args:
-            frame: a column for each property; NaN is a missing number, `unknown` a missing value of
-                a category.
+            frame: a column for each property; a missing number is NaN, a missing value `unknown`.
         """
         every = self.properties.items()
         columns = [known.encode(frame[name], self.missing) for name, known in every]

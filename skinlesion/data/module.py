@@ -9,7 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_convert
 
 from skinlesion.data.samples import Samples
 
@@ -41,17 +41,16 @@ class EpochSampler(Sampler[Draw]):
         """Choose the epoch that the next iteration draws."""
         self.epoch = epoch
 
-    def __len__(self) -> int:
-        return len(self.samples)
-
     def order(self) -> np.ndarray:
         """Return the samples of the epoch in their order."""
         if not self.shuffle:
             return self.samples
         return np.random.default_rng([self.seed, self.epoch]).permutation(self.samples)
 
+    def __len__(self) -> int:
+        return len(self.samples)
+
     def __iter__(self) -> Iterator[Draw]:
-        """Yield (epoch, sample)."""
         return ((self.epoch, int(sample)) for sample in self.order())
 
 
@@ -114,10 +113,9 @@ class LesionDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.samples, self.batch_size, self.augment, self.seed = samples, batch_size, augment, seed
-        self.workers = min(os.cpu_count() or 1, 8) if workers is None else workers
-        if workers is None and augment is None:
-            self.workers = 0
-        self.resident = resident
+        # Without augmentation a batch is a copy from the cache, which workers would only slow.
+        usual = min(os.cpu_count() or 1, 8) if augment else 0
+        self.workers, self.resident = usual if workers is None else workers, resident
         self.evaluation_batch = batch_size if evaluation_batch is None else evaluation_batch
         self._on_device: Any = None
 
@@ -161,7 +159,7 @@ class LesionDataModule(pl.LightningDataModule):
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self.workers if augment else 0,
-            collate_fn=_as_fetched,
+            collate_fn=default_convert,  # a batch comes whole
             pin_memory=device.type == "cuda",
             persistent_workers=bool(augment and self.workers),
             drop_last=drop_last,
@@ -179,7 +177,3 @@ class LesionDataModule(pl.LightningDataModule):
                     *(needed / 1e9, free / 1e9),
                 )
         return self.resident
-
-
-def _as_fetched(batch: Any) -> Any:
-    return batch

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base
-from PIL.Image import Transpose
 
 from skinlesion.errors import SkinlesionError
 
@@ -20,16 +19,7 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 MOST_BYTES = 30_000_000
 MOST_PIXELS = 100_000_000  # a larger picture may be small as a file and fill the memory
-# A phone keeps a picture as the sensor lay and notes beside it how to hold it.
-UPRIGHT = {
-    2: Transpose.FLIP_LEFT_RIGHT,
-    3: Transpose.ROTATE_180,
-    4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_270,
-    7: Transpose.TRANSVERSE,
-    8: Transpose.ROTATE_90,
-}
+TOO_MANY = f"more than {MOST_PIXELS:,} pixels"
 # Pillow warns of many pixels, where there is one limit here, and of notes that it cannot read.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -44,17 +34,14 @@ def decode(data: bytes) -> np.ndarray:
     """
     check_size(len(data))
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > MOST_PIXELS:
-            raise Image.DecompressionBombError
-        return _upright_rgb(image)
+        return _upright_rgb(Image.open(io.BytesIO(data), formats=FORMATS))
     except SkinlesionError:
         raise
-    except Image.DecompressionBombError:  # Pillow's own limit is higher
-        raise SkinlesionError(f"more than {MOST_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
         iphone = " but HEIC or AVIF: export it as JPEG" if data[4:8] == b"ftyp" else ""
         raise SkinlesionError(f"no JPEG, PNG or WebP{iphone}") from None
+    except Image.DecompressionBombError:  # Pillow's own limit is higher
+        raise SkinlesionError(TOO_MANY) from None
     except Exception as error:  # Pillow raises whatever its parsers meet
         raise SkinlesionError(f"damaged: {error}") from None
 
@@ -103,11 +90,7 @@ def read_image(source: AnyImage) -> np.ndarray:
 
 
 def check_size(size: int) -> None:
-    """Refuse a file of so many bytes, before it is read where that is known.
-
-    Raises:
-        SkinlesionError: if they are too many.
-    """
+    """Refuse a file of too many bytes, where that is known before it is read."""
     if size > MOST_BYTES:
         raise SkinlesionError(f"{size / 1e6:.0f} MB, at most {MOST_BYTES / 1e6:.0f} are read")
 
@@ -121,6 +104,8 @@ def _read(path: Path) -> bytes:
 
 
 def _upright_rgb(image: Any) -> np.ndarray:
+    if image.width * image.height > MOST_PIXELS:
+        raise SkinlesionError(TOO_MANY)
     if image.mode[0] in "IF":  # Pillow would cut its values off at 255
         raise SkinlesionError(
             "more than 8 bits of grey, and nothing says which value is white: save it with 8 bits"
@@ -129,9 +114,12 @@ def _upright_rgb(image: Any) -> np.ndarray:
         image = image.convert("RGBA")
     image = image.convert("RGB")
     try:
-        orientation = image.getexif().get(Base.Orientation)
+        orientation = image.getexif().get(Base.Orientation, 1)
     except Exception:  # whatever stands there, the pixels are whole
-        orientation = None
-    if orientation in UPRIGHT:
-        image = image.transpose(UPRIGHT[orientation])
-    return np.asarray(image)
+        orientation = 1
+    # A phone keeps a picture as the sensor lay and notes beside it how to hold it.
+    pixels = np.asarray(image)
+    pixels = pixels.swapaxes(0, 1) if orientation in (5, 6, 7, 8) else pixels
+    pixels = pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
+    pixels = pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
+    return np.ascontiguousarray(pixels)

@@ -19,16 +19,10 @@ UPLOAD = 1024  # images copied at a time
 
 
 class ResidentSamples:
-    """Images, metadata and labels on a device.
-
-    Args:
-        samples: table, images, encoder.
-        device: where they shall lie.
-    """
+    """Images, metadata and labels on a device, copied there some at a time."""
 
     def __init__(self, samples: Samples, device: torch.device) -> None:
-        """Copy them there, some at a time: the host never holds all images."""
-        rows = samples.rows
+        rows, self.device = samples.rows, device
         if device.type == "cpu":
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", ".*not writable.*")  # and nothing writes
@@ -43,11 +37,6 @@ class ResidentSamples:
             self.rows = torch.arange(len(rows), device=device)
         self.metadata = torch.from_numpy(samples.metadata).to(device)  # (N, M)
         self.labels = torch.from_numpy(samples.labels).to(device)  # (N,)
-        self.device = device
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
-        return len(self.labels)
 
     def batch(self, index: Tensor) -> Batch:
         """Return the batch of these samples (B,)."""
@@ -67,7 +56,7 @@ class ResidentLoader:
     are others.
 
     Args:
-        samples: see `ResidentSamples`.
+        samples: what batches are made of.
         sampler: the order.
         batch_size: samples a batch.
         augment: None for none.
@@ -84,28 +73,23 @@ class ResidentLoader:
         seed: int = 0,
         drop_last: bool = False,
     ) -> None:
-        """Keep the settings."""
         self.samples, self.sampler, self.batch_size = samples, sampler, batch_size
         self.batch_sampler = None  # Lightning asks for it where there is a sampler
         self.augment, self.seed, self.drop_last = augment, seed, drop_last
 
     def __len__(self) -> int:
-        """Return the batches of an epoch."""
         whole, rest = divmod(len(self.sampler), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches of the sampler's epoch; the host copies order and draws once."""
-        order = torch.from_numpy(self.sampler.order()).to(self.samples.device)  # (n,)
-        draws = self._draws() if self.augment else None
+        device, samples = self.samples.device, len(self.samples.labels)
+        order = torch.from_numpy(self.sampler.order()).to(device)  # (n,)
+        generator = np.random.default_rng([self.seed, self.sampler.epoch, 1])
+        drawn = generator.random((samples, Geometric.DRAWS), dtype=np.float32)
+        draws = torch.from_numpy(drawn).to(device)  # (N, DRAWS) in [0, 1), also of absent samples
         for index in order.split(self.batch_size)[: len(self)]:
             batch = self.samples.batch(index)
-            if self.augment is not None and draws is not None:
+            if self.augment is not None:
                 batch["image"] = self.augment.on_device(batch["image"], draws[index])
             yield batch
-
-    def _draws(self) -> Tensor:
-        """Return numbers (N, DRAWS) in [0, 1), those of every sample in this epoch."""
-        generator = np.random.default_rng([self.seed, self.sampler.epoch, 1])
-        drawn = generator.random((len(self.samples), Geometric.DRAWS), dtype=np.float32)
-        return torch.from_numpy(drawn).to(self.samples.device)

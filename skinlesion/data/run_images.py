@@ -29,26 +29,14 @@ class RunImages:
     table: pd.DataFrame
     properties: tuple[str, ...]
 
-    def read(self, image_id: str) -> bytes:
-        """Return the bytes of an image.
-
-        Raises:
-            SkinlesionError: if it is not there or cannot be read.
-        """
-        try:
-            return self.archive.read(image_id)
-        except SkinlesionError as error:
-            raise SkinlesionError(f"{self.archive.root}: {image_id}: {error}") from None
-
     def pixels(self, image_id: str) -> np.ndarray:
         """Return an image decoded, (H, W, 3) uint8, RGB, upright.
 
         Raises:
             SkinlesionError: if it is not there or cannot be read.
         """
-        data = self.read(image_id)
         try:
-            return decode(data)
+            return decode(self.archive.read(image_id))
         except SkinlesionError as error:
             raise SkinlesionError(f"{self.archive.root}: {image_id}: {error}") from None
 
@@ -64,9 +52,7 @@ class RunImages:
 
 
 def open_run_images(config: DictConfig, root: Path | None = None) -> RunImages:
-    """Open the images of a run; nothing is decoded.
-
-    Rows that something is wrong with are left out: the run was checked when it was trained.
+    """Open the images of a run, but for those whose rows something is wrong with by now.
 
     Args:
         config: of the run (`RunDirectory.config`).

@@ -33,7 +33,6 @@ class Samples:
         classes: in the order of the labels.
         encoder: the metadata encoder, fitted on the training rows.
         digest: SHA-256 of the table's and the images' content.
-        leak: see `skinlesion.data.split.leak_report`.
     """
 
     frame: pd.DataFrame
@@ -42,17 +41,13 @@ class Samples:
     classes: tuple[str, ...]
     encoder: MetadataEncoder
     digest: str
-    leak: Mapping[str, Any]
 
     def __getstate__(self) -> dict[str, Any]:
         """Name the mapped file: a worker that is not forked would be sent every image."""
-        images = self.images
-        return self.__dict__ | {
-            "images": images.filename if isinstance(images, np.memmap) else images
-        }
+        images: Any = self.images
+        return self.__dict__ | {"images": getattr(images, "filename", images)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Map the file again."""
         self.__dict__.update(state)
         if not isinstance(self.images, np.ndarray):
             self.__dict__["images"] = np.load(self.images, mmap_mode="r")
@@ -67,6 +62,11 @@ class Samples:
     def metadata(self) -> np.ndarray:
         """(N, M) float32, encoded."""
         return self.encoder.encode(self.frame)
+
+    @cached_property
+    def leak(self) -> Mapping[str, Any]:
+        """See `skinlesion.data.split.leak_report`."""
+        return leak_report(self.frame, self.classes)
 
 
 @dataclass(frozen=True)
@@ -94,16 +94,9 @@ class CheckedArchive:
         return [int(trained.get(name, 0)) for name in self.classes]
 
     def digest(self, cache: Path, size: int) -> str | None:
-        """Return the data's digest (see `Samples`), None before the images were decoded.
-
-        Args:
-            cache: folder of the image caches.
-            size: height and width of an image, in pixels.
-        """
-        image_ids = self.table["image_id"].tolist()
-        if not cache_path(cache, self.archive, image_ids, size).exists():
-            return None
-        return _digest(self.table, open_cache(cache, self.archive, image_ids, size).digest)
+        """Return the data's digest (see `Samples`), None before the images were decoded."""
+        path = cache_path(cache, self.archive, self.table["image_id"].tolist(), size)
+        return self.load(cache, size).digest if path.exists() else None
 
     def load(self, cache: Path, size: int) -> Samples:
         """Open the image cache, decoding every image at the first use.
@@ -116,20 +109,10 @@ class CheckedArchive:
             SkinlesionError: if images cannot be decoded or the cache cannot be written.
         """
         image_ids = self.table["image_id"].tolist()
-        images = open_cache(cache, self.archive, image_ids, size)
-        return Samples(
-            frame=self.frame,
-            images=images.images,
-            rows=pd.Index(image_ids).get_indexer(self.frame["image_id"]),
-            classes=self.classes,
-            encoder=self.encoder,
-            digest=_digest(self.table, images.digest),
-            leak=leak_report(self.frame, self.classes),
-        )
-
-
-def _digest(table: pd.DataFrame, images: str) -> str:
-    return hashlib.sha256((table_digest(table) + images).encode()).hexdigest()
+        images, digest = open_cache(cache, self.archive, image_ids, size)
+        digest = hashlib.sha256((table_digest(self.table) + digest).encode()).hexdigest()
+        rows = pd.Index(image_ids).get_indexer(self.frame["image_id"])
+        return Samples(self.frame, images, rows, self.classes, self.encoder, digest)
 
 
 def open_archive(
@@ -139,7 +122,7 @@ def open_archive(
 
     Args:
         root: folder of the archive.
-        data: what it is made of (conf/data/), and `limit`: use about so many images only.
+        data: what it is made of (conf/data/).
         split: the protocol.
         missing: see `MetadataEncoder`.
 
@@ -162,6 +145,5 @@ def open_archive(
             "conf/data says of them (docs/own-data.md)."
         )
     log.info(split_summary(frame, split, schema.classes))
-    trained = frame[frame["split"] == "train"]
-    encoder = MetadataEncoder.fit(trained, schema.untrained, missing)
-    return CheckedArchive(archive, table, frame, schema.classes, encoder)
+    encoder = MetadataEncoder.fit(frame[frame["split"] == "train"], schema.untrained, missing)
+    return CheckedArchive(archive, table, frame, tuple(schema.classes), encoder)

@@ -6,15 +6,7 @@ from typing import Annotated, Any, Literal
 from unicodedata import normalize
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    Strict,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Strict, model_validator
 
 from skinlesion.data.encoding import UNKNOWN, Category, Number, matching
 from skinlesion.errors import listing, validated
@@ -25,32 +17,23 @@ TAKEN = ("image_id", "lesion_id", "dx", "split", "label", "image")
 
 def _as_name(value: Any) -> str:
     # YAML reads yes, no, on and off as truth values.
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, str | int | float)
+        or not str(value).strip()
+    ):
         raise ValueError("expected a name (yes and no need quotes)")
-    if not (text := normalize("NFC", str(value).strip())):
-        raise ValueError("expected a name")
-    return text
+    return normalize("NFC", str(value).strip())
 
 
-def _as_names(value: Any) -> Any:
-    if not isinstance(value, list | tuple) or not value:
-        raise ValueError("expected a list of names, [a, b, …]")
-    return value
-
-
-def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+def distinct(names: list[str]) -> list[str]:
+    """Return names that differ, and not in capitals alone; a ValueError says which do not."""
     counts = Counter(name.casefold() for name in names)
     if twice := [name for name in dict.fromkeys(names) if counts[name.casefold()] > 1]:
         raise ValueError(
             f"{listing(twice)} more than once; expected names that differ, and not in capitals "
             "alone"
         )
-    return names
-
-
-def _several(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(names) < 2:
-        raise ValueError("expected at least 2 names")
     return names
 
 
@@ -63,27 +46,23 @@ def _not_taken(names: Any) -> Any:
     return names
 
 
-def _with_unknown(values: tuple[str, ...]) -> tuple[str, ...]:
-    values = tuple(UNKNOWN if matching(value, [UNKNOWN]) else value for value in values)
-    return values if UNKNOWN in values else (*values, UNKNOWN)  # what is missing needs it
+def _with_unknown(values: list[str]) -> list[str]:
+    values = [UNKNOWN if matching(value, [UNKNOWN]) else value for value in values]
+    return values if UNKNOWN in values else [*values, UNKNOWN]  # what is missing needs it
 
 
 Name = Annotated[str, BeforeValidator(_as_name)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(_as_names), AfterValidator(_distinct)]
+Names = Annotated[list[Name], Field(min_length=1), AfterValidator(distinct)]
 Finite = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 
 
-class _Node(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Columns(_Node):
-    """How the table calls them.
+class Columns(BaseModel, extra="forbid"):
+    """How the table calls what every data set has.
 
     Attributes:
-        image: column of the images: their ids, the files' names, or paths.
-        lesion: column of the lesions; None: every image is a lesion of its own.
-        label: column of the class; None: each class is a column, one of them 1 in each row.
+        image: the images: their ids, the files' names, or paths.
+        lesion: the lesions; None: every image is a lesion of its own.
+        label: the class; None: each class is a column, one of them 1 in each row.
         lesion_missing: an image without a lesion is an `error`, or a lesion of its `own`.
     """
 
@@ -93,8 +72,8 @@ class Columns(_Node):
     lesion_missing: Literal["error", "own"] = "error"
 
 
-class Property(_Node):
-    """A property of the metadata: a number, or one of several values.
+class Property(BaseModel, extra="forbid"):
+    """A property of the metadata: a number within a range, or one of several values.
 
     Attributes:
         column: of the table; None: of the property's own name.
@@ -117,15 +96,8 @@ class Property(_Node):
             raise ValueError("range: expected two numbers, [lowest, highest]")
         return self
 
-    @property
-    def untrained(self) -> Number | Category:
-        """What encodes it, before anything was learnt."""
-        if self.range is not None:
-            return Number(*self.range)
-        return Category(self.values or ())
 
-
-class Schema(_Node):
+class Schema(BaseModel, extra="forbid"):
     """What a data set is made of.
 
     Attributes:
@@ -140,7 +112,7 @@ class Schema(_Node):
     """
 
     tables: Names
-    classes: Annotated[Names, AfterValidator(_several), AfterValidator(_not_taken)]
+    classes: Annotated[Names, Field(min_length=2), AfterValidator(_not_taken)]
     columns: Columns
     properties: Annotated[dict[str, Property], AfterValidator(_not_taken)]
     limit: Annotated[int, Strict(), Field(ge=1)] | None = None
@@ -169,4 +141,9 @@ class Schema(_Node):
     @property
     def untrained(self) -> dict[str, Number | Category]:
         """What encodes the metadata, before anything was learnt."""
-        return {name: declared.untrained for name, declared in self.properties.items()}
+        return {
+            name: Number(*declared.range)
+            if declared.range
+            else Category(tuple(declared.values or ()))
+            for name, declared in self.properties.items()
+        }

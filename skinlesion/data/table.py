@@ -1,6 +1,5 @@
 """The metadata table: one row per image, checked on reading, under names of our own."""
 
-import codecs
 import csv
 import hashlib
 import io
@@ -9,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 from unicodedata import normalize
 
 import numpy as np
@@ -18,7 +16,7 @@ from omegaconf import OmegaConf
 
 from skinlesion.data.archive import WAYS, ImageArchive, image_name
 from skinlesion.data.encoding import UNKNOWN, Category, Number, matching
-from skinlesion.data.schema import Schema
+from skinlesion.data.schema import Schema, distinct
 from skinlesion.errors import SkinlesionError, listing
 
 ENDINGS = (".csv", "", ".tab", ".tsv")
@@ -37,14 +35,10 @@ log = logging.getLogger(__name__)
 def read_table(archive: ImageArchive, schema: Schema) -> tuple[pd.DataFrame, list[str]]:
     """Read and check the metadata of an archive.
 
-    Values of a category that the schema does not declare are kept, with a warning: they are encoded
-    like values that training has not seen.
-
     Returns:
-        The table, sorted by image id, with the columns lesion_id, image_id, dx (one of the classes)
-        and one for each property (a number is float, NaN where missing; a category is `unknown`
-        where missing); and what is wrong with it, a sentence each. The table holds only rows that
-        nothing is wrong with.
+        The rows that nothing is wrong with, sorted by image id, with the columns lesion_id,
+        image_id, dx (one of the classes) and one for each property (a number is float, NaN where
+        missing; a category is text, `unknown` where missing); and what is wrong, a sentence each.
 
     Raises:
         SkinlesionError: if there is no table, it cannot be read, or columns are missing.
@@ -52,19 +46,19 @@ def read_table(archive: ImageArchive, schema: Schema) -> tuple[pd.DataFrame, lis
     columns = schema.columns
     paths = find_tables(archive.root, schema.tables)
     cells, problems = join_tables(paths, columns.image, schema.wanted)
-    image_id, where = cells[columns.image], cells["_where"]
+    image_id = cells[columns.image]
     lesion_id = image_id if columns.lesion is None else cells[columns.lesion]
     if columns.lesion_missing == "own":
         lesion_id = lesion_id.fillna(image_id)
     label, written_label, not_a_label = _labels(cells, schema)
     frame = pd.DataFrame({"lesion_id": lesion_id, "image_id": image_id, "dx": label})
     partial = cells["_tables"] < len(schema.tables)
-    bad = partial.copy()
+    bad = partial | cells["_again"]
 
     def showing(written: pd.Series) -> pd.Series:
-        return where + " (" + written.astype(object).fillna("none") + ")"
+        return image_id + " (" + written.astype(object).fillna("none") + ")"
 
-    def report(rows: pd.Series, what: str, named: pd.Series = where) -> None:
+    def report(rows: pd.Series, what: str, named: pd.Series = image_id) -> None:
         nonlocal bad
         # Of an image that is in one table only, not what follows from it too.
         if (rows & ~partial).any():
@@ -72,50 +66,41 @@ def read_table(archive: ImageArchive, schema: Schema) -> tuple[pd.DataFrame, lis
             bad |= rows
 
     if partial.any():
-        images = listing(where[partial].tolist())
+        images = listing(image_id[partial].tolist())
         problems.append(f"images that are not in each of {', '.join(schema.tables)}: {images}")
-    no_id = image_id.isna()
-    report(no_id, f"rows without {columns.image}")
     report(
-        lesion_id.isna() & ~no_id,
+        lesion_id.isna(),
         f"images without {columns.lesion} (data.columns.lesion_missing=own takes each of them for "
         "a lesion of its own)",
     )
-    no_id |= lesion_id.isna()
-    for name, ids in ((columns.image, image_id), (columns.lesion, lesion_id)):
-        odd = ids.map(lambda text: not str(text).isprintable()).astype(bool)
-        report(odd, f"{name} with characters that do not print", ids.map(ascii))
-    report(image_id.duplicated(keep=False) & ~no_id, "duplicate image ids")
+    ids = image_id + " of lesion " + lesion_id.fillna("none")
+    report(~ids.map(str.isprintable).astype(bool), "ids that do not print", ids.map(ascii))
     report(label.isna(), not_a_label, showing(written_label))
-    undeclared: dict[str, list[str]] = {}
-    for name, declared in schema.properties.items():
-        written, known = cells[declared.column or name], declared.untrained
+    for name, known in schema.untrained.items():
+        written = cells[schema.properties[name].column or name]
         meant, unclear = _meanings(written, name, known)
         if isinstance(known, Number):
             what = f"{name} that is no number from {known.low:g} to {known.high:g}"
             report(written.isin(unclear), what, showing(written))
             frame[name] = meant.astype(float)
         else:
-            undeclared[name] = [text.lower() for text in unclear]
             frame[name] = meant.fillna(written.str.lower()).fillna(UNKNOWN)
+            counts = written[written.isin(unclear)].str.lower().value_counts()
+            if counts.size:
+                log.warning(
+                    "data.properties.%s.values does not have what these images have, which is "
+                    "encoded like a value that training has not seen: %s",
+                    *(name, listing([f"{value} ({n:,})" for value, n in counts.items()], 12)),
+                )
     labels = frame.groupby("lesion_id")["dx"].transform("nunique")
-    report((labels > 1) & ~no_id, "lesions of two classes", lesion_id)
+    report(labels > 1, "lesions of two classes", lesion_id)
     on_disk = image_id.map(lambda name: name in archive).astype(bool)
-    report(~on_disk & ~no_id, "images in the table that are not on disk")
+    report(~on_disk, "images in the table that are not on disk")
     files = image_id.map(archive.ambiguous)
     report(files.notna(), "images of which there are two files that differ", showing(files))
     if len(archive) == 0:
         problems.append(f"there is no JPEG, PNG or WebP in {archive.root} at all.\n{WAYS}")
-    frame = frame[~bad].sort_values("image_id", ignore_index=True)
-    for name, values in undeclared.items():
-        counts = frame.loc[frame[name].isin(values), name].value_counts()
-        if counts.size:
-            log.warning(
-                "data.properties.%s.values does not have what these images have, which is encoded "
-                "like a value that training has not seen: %s",
-                *(name, listing([f"{value} ({n:,})" for value, n in counts.items()], 12)),
-            )
-    return frame, problems
+    return frame[~bad].sort_values("image_id", ignore_index=True), problems
 
 
 def subset(frame: pd.DataFrame, images: int, seed: int) -> pd.DataFrame:
@@ -167,8 +152,8 @@ def join_tables(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return columns of tables that are joined by the image column, and what is wrong, as text.
 
-    The first table's rows come first, whatever is wrong with them. A column `_tables` holds in how
-    many of the tables an image is, and `_where` its id, or the line of a row that has none.
+    A row for each image, in the first table's order: `_tables` holds in how many of the tables it
+    is, `_again` whether one of them has it twice.
 
     Args:
         paths: of the tables.
@@ -180,11 +165,11 @@ def join_tables(
     """
     every, expected = ", ".join(map(str, paths)), list(dict.fromkeys((*wanted, image)))
     folded = {name.casefold(): name for name in expected}
-    tables = {
-        path: read_cells(path).rename(columns=lambda name: folded.get(name.casefold(), name))
+    tables = [
+        read_cells(path).rename(columns=lambda name: folded.get(name.casefold(), name))
         for path in paths
-    }
-    found = list(dict.fromkeys(name for cells in tables.values() for name in cells.columns))
+    ]
+    found = list(dict.fromkeys(name for cells in tables for name in cells.columns))
     if missing := [name for name in expected if name not in found]:
         raise SkinlesionError(
             f"{every}: columns missing: {', '.join(missing)}. Found: {listing(found, 12)}. "
@@ -192,36 +177,35 @@ def join_tables(
             f"data.properties say what they are called.{named_elsewhere(found, expected)}"
         )
     problems: list[str] = []
-    joined: pd.DataFrame | None = None
-    for path, cells in tables.items():
+    parts: list[pd.DataFrame] = []
+    repeated: set[str] = set()
+    for path, cells in zip(paths, tables, strict=True):
         if image not in cells:
             raise SkinlesionError(
                 f"{path}: no column {image}, by which the tables are joined. Found: "
                 f"{listing(list(cells), 12)}."
             )
-        own: Any = cells[[name for name in expected if name in cells]].assign(_tables=1)
-        own[image] = own[image].map(image_name, na_action="ignore")
-        own["_where"] = own[image].fillna("line " + own.index.to_series().astype(str))
-        if joined is None:
-            joined = own.reset_index(drop=True)
-            continue
-        if twice := [name for name in expected if name in joined and name in own and name != image]:
-            raise SkinlesionError(
-                f"{every}: {', '.join(twice)} in more than one table. Tables are joined by the "
-                f"column {image} and not put below each other: expected each column in one of them."
-            )
-        if (unnamed := own.index[own[image].isna()]).size:
-            problems.append(f"{path.name}: rows without {image}: line {listing(list(unnamed))}")
-        own = own.dropna(subset=[image])
-        if (again := own[image][own[image].duplicated()].unique()).size:
-            problems.append(f"{path.name}: duplicate image ids: {listing(list(again))}")
-        own = own.drop_duplicates(image)
-        theirs = own.drop(columns="_where")
-        both = joined.merge(theirs, how="left", on=image, suffixes=("", "_own"))
-        both["_tables"] += both.pop("_tables_own").fillna(0)
-        joined = pd.concat([both, own[~own[image].isin(both[image])]], ignore_index=True)
-    assert joined is not None  # a schema has at least one table
-    return joined, problems
+        where = f"{path.name}: " if len(paths) > 1 else ""
+        if (unnamed := cells.index[cells[image].isna()]).size:
+            problems.append(f"{where}rows without {image}: line {listing(list(unnamed))}")
+        cells = cells[cells[image].notna()]
+        own = cells[[name for name in expected if name in cells and name != image]]
+        own = own.set_index(cells[image].map(image_name))
+        if again := list(own.index[own.index.duplicated()].unique()):
+            problems.append(f"{where}duplicate image ids: {listing(again)}")
+            repeated.update(again)
+        parts.append(own[~own.index.duplicated()])
+    columns = Counter(name for own in parts for name in own.columns)
+    if twice := [name for name, count in columns.items() if count > 1]:
+        raise SkinlesionError(
+            f"{every}: {', '.join(twice)} in more than one table. Tables are joined by the column "
+            f"{image} and not put below each other: expected each column in one of them."
+        )
+    joined = pd.concat(parts, axis=1)
+    joined["_tables"] = sum(joined.index.isin(own.index).astype(int) for own in parts)
+    joined["_again"] = joined.index.isin(repeated)
+    joined[image] = joined.index
+    return joined.reset_index(drop=True), problems
 
 
 def read_cells(path: Path) -> pd.DataFrame:
@@ -269,7 +253,7 @@ def named_elsewhere(names: Iterable[str], wanted: Iterable[str]) -> str:
 
 def _text(path: Path) -> str:
     data = path.read_bytes()
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = data.decode("utf-16")
     else:
         try:
@@ -302,19 +286,13 @@ def _records(text: str, separator: str) -> list[tuple[int, list[str]]]:
             line = reader.line_num + 1
     except (csv.Error, ValueError) as error:
         raise ValueError(f"line {line}: {error}") from None
-    names = Counter(name.casefold() for name in (found[0][1] if found else []) if name)
-    if not names:
+    if not found or not distinct([name for name in found[0][1] if name]):
         raise ValueError("it is empty")
-    if twice := [name for name, count in names.items() if count > 1]:
-        raise ValueError(
-            f"its header names {listing(twice)} more than once; expected names that differ, and "
-            "not in capitals alone"
-        )
     return found
 
 
 def _labels(cells: pd.DataFrame, schema: Schema) -> tuple[pd.Series, pd.Series, str]:
-    """Return each row's class, what is written there, and what is wrong with rows of none."""
+    """Return each row's class, what is written there, and what rows of none are."""
     classes = list(schema.classes)
     if schema.columns.label is not None:
         written = cells[schema.columns.label]
@@ -323,13 +301,9 @@ def _labels(cells: pd.DataFrame, schema: Schema) -> tuple[pd.Series, pd.Series, 
         return written.map(meant).astype(object), written, what
     marks = cells[classes].apply(pd.to_numeric, errors="coerce")
     one = marks.isin([0, 1]).all(axis=1) & (marks.sum(axis=1) == 1)
-    label = marks.eq(1).idxmax(axis=1).where(one)
-    written = pd.Series(np.nan, index=cells.index, dtype=object)
-    for i in cells.index[~one]:
-        found = cells.loc[i, classes][marks.loc[i].ne(0)].fillna("blank")
-        written[i] = ", ".join(f"{name} is {mark}" for name, mark in found.items()) or np.nan
+    written = cells[classes].fillna("blank").agg(", ".join, axis=1)
     what = f"rows in which not exactly one of {', '.join(classes)} is 1 and the others are 0"
-    return label, written, what
+    return marks.eq(1).idxmax(axis=1).where(one), written, what
 
 
 def _meanings(
