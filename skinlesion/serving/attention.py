@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skinlesion.data.cache import to_square
+from skinlesion.data.pixels import AnyImage, read_image, to_square
 from skinlesion.errors import SkinlesionError
-from skinlesion.serving.images import Source, read_image
 from skinlesion.serving.model import LesionModel, Prediction
 
 Floats = NDArray[np.float64]
@@ -61,7 +60,7 @@ def top_of_scale(attention: Floats) -> float:
 
 def explain(
     model: LesionModel,
-    image: Source,
+    image: AnyImage,
     metadata: Mapping[str, Any] | None = None,
     target: str | None = None,
 ) -> Explanation:

@@ -1,11 +1,11 @@
 """A trained model to use, from a run directory or from one file that holds all of it.
 
-The file is a `.safetensors` file, which holds tensors and text and cannot run code. Its header says
-how the network is built and fed, what its classes are and how metadata is encoded, as the run's
-checkpoint does, and the temperature.
+The file is a `.safetensors` file, which holds tensors and text and cannot run code. Its header is a
+`Description`, as JSON.
 """
 
 import json
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +15,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skinlesion.data.cache import to_square
 from skinlesion.data.encoding import MetadataEncoder, is_missing
-from skinlesion.errors import SkinlesionError, listing
+from skinlesion.data.pixels import AnyImage, read_image, to_square
+from skinlesion.errors import SkinlesionError, listing, validated
 from skinlesion.evaluation.calibration import fit_temperature, scale
-from skinlesion.runs.predictions import read_predictions
 from skinlesion.files import replacing
 from skinlesion.models.classifier import Classifier, build_classifier
-from skinlesion.serving.images import Source, read_image
 from skinlesion.runs.directory import RunDirectory
+from skinlesion.runs.predictions import read_predictions
+from skinlesion.serving.description import Description
 
 HEADER = "skinlesion"  # the header's field
+EXPECTED = (
+    "Expected a run directory (runs/<backbone>/<key>/seed<k>) or a file of skinlesion export."
+)
 
 
 @dataclass(frozen=True)
@@ -52,30 +55,33 @@ class LesionModel:
     """A trained network with what feeds it and what its output means.
 
     Args:
-        description: what a checkpoint holds beside the weights: `network`, `classes`, `encoder`.
+        description: plain values, see `Description`.
         state: the network's state dict.
-        temperature: the logits are divided by it (Guo et al. 2017, arXiv:1706.04599).
         device: `cpu`, `cuda`, …
 
     Attributes:
         network: in evaluation mode.
         classes: names, in the order of the outputs.
         encoder: of the metadata.
+        temperature: the logits are divided by it.
         size: height and width of the network's input, in pixels.
+
+    Raises:
+        SkinlesionError: if the description is not within its limits, or a weight is not finite.
     """
 
     def __init__(
-        self,
-        description: Mapping[str, Any],
-        state: Mapping[str, torch.Tensor],
-        temperature: float,
-        device: str = "cpu",
+        self, description: Mapping[str, Any], state: Mapping[str, torch.Tensor], device: str = "cpu"
     ) -> None:
-        """Build the network and load its weights."""
+        validated(Description, dict(description))
+        if broken := [name for name, value in state.items() if not value.isfinite().all()]:
+            raise SkinlesionError(
+                f"weights that are not finite: {listing(broken, 3)}. Its training diverged."
+            )
         self.description = dict(description)
         self.classes: tuple[str, ...] = tuple(description["classes"])
         self.encoder = MetadataEncoder.from_dict(description["encoder"])
-        self.temperature = temperature
+        self.temperature: float = description["temperature"]
         self.device = torch.device(device)
         self.network: Classifier = build_classifier(**description["network"]).eval()
         self.network.load_state_dict(state)
@@ -87,7 +93,7 @@ class LesionModel:
         """Names of the metadata that the network reads."""
         return tuple(self.encoder.properties) if self.network.metadata is not None else ()
 
-    def predict(self, image: Source, **metadata: Any) -> Prediction:
+    def predict(self, image: AnyImage, **metadata: Any) -> Prediction:
         """Return the probabilities for one image.
 
         Args:
@@ -112,10 +118,9 @@ class LesionModel:
             rows: metadata of each image, by property.
 
         Raises:
-            SkinlesionError: if a property or its value is not known.
+            SkinlesionError: if a property or its value is not known, or an answer is not finite.
         """
-        frame = self.encoder.frame(rows)
-        raw = self.probabilities(images, self.encoder.encode(frame))
+        raw = self.probabilities(images, self.encoder.encode(self.encoder.frame(rows)))
         calibrated = scale(raw, self.temperature)
         return [
             Prediction(
@@ -135,9 +140,15 @@ class LesionModel:
         Args:
             images: (B, S, S, 3) uint8, RGB.
             metadata: (B, M), encoded.
+
+        Raises:
+            SkinlesionError: if one is not finite.
         """
         logits = self.network(self.as_batch(images), torch.from_numpy(metadata).to(self.device))
-        return logits.float().softmax(dim=1).cpu().numpy().astype(np.float64)
+        found = logits.float().softmax(dim=1)
+        if not found.isfinite().all():
+            raise SkinlesionError("the network's answer is not finite: it cannot be used.")
+        return found.cpu().numpy().astype(np.float64)
 
     def as_batch(self, images: NDArray[np.uint8]) -> torch.Tensor:
         """Return images (B, S, S, 3) as the network takes them, (B, 3, S, S) uint8."""
@@ -148,10 +159,10 @@ class LesionModel:
         from safetensors.torch import save
 
         state = {name: value.contiguous() for name, value in self.network.state_dict().items()}
-        said = json.dumps(self.description | {"temperature": self.temperature})
+        header = {"format": "pt", HEADER: json.dumps(self.description)}
         with replacing(path) as temporary:
             # Its own save_file lets nobody else read the file.
-            temporary.write_bytes(save(state, {"format": "pt", HEADER: said}))
+            temporary.write_bytes(save(state, header))
 
 
 def load_run(path: str | Path, device: str = "cpu") -> LesionModel:
@@ -159,7 +170,7 @@ def load_run(path: str | Path, device: str = "cpu") -> LesionModel:
 
     Args:
         path: a run directory (`runs/<backbone>/<key>/seed<k>`), its `best.ckpt`, or a file that
-            `python -m skinlesion.export` wrote.
+            `skinlesion export` wrote.
         device: where the network runs: `cpu`, `cuda`, …
 
     Raises:
@@ -176,30 +187,28 @@ def load_run(path: str | Path, device: str = "cpu") -> LesionModel:
     ('sex', 'localization')
     """
     path = Path(path)
-    _check_device(device)
     try:
-        if path.suffix == ".safetensors" and path.is_file():
-            description, state = _read_file(path)
-            return LesionModel(description, state, description.pop("temperature"), device)
-        directory = RunDirectory(path.parents[1] if path.suffix == ".ckpt" else path)
-        checkpoint = torch.load(_finished(directory).best, map_location="cpu", weights_only=True)
-        prefix = "network."
-        state = {
-            name.removeprefix(prefix): value
-            for name, value in checkpoint["state_dict"].items()
-            if name.startswith(prefix)
-        }
-        description = checkpoint["hyper_parameters"]
-        return LesionModel(description, state, temperature_of(directory), device)
-    except SkinlesionError:
-        raise
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # no such device, torch without CUDA
+        raise SkinlesionError(f"device={device}: {str(error).splitlines()[0]}") from None
+    read = _read_file if path.suffix == ".safetensors" and path.is_file() else _read_run
+    try:
+        return LesionModel(*read(path), device)
+    except SkinlesionError as error:
+        raise SkinlesionError(f"{path} cannot be loaded as a model: {error}") from None
+    except pickle.UnpicklingError:  # torch's own message advises to run the code that is in it
+        why = "the checkpoint holds more than tensors and plain values"
     except Exception as error:  # of torch, safetensors, json: each has its own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SkinlesionError(
-            f"{path} cannot be loaded as a model: it is damaged, of another kind or of another "
-            f"release ({reason}). Expected a run directory or a file of "
-            "python -m skinlesion.export."
-        ) from error
+        why = " ".join(str(error).split())[:300] or type(error).__name__
+    raise SkinlesionError(
+        f"{path} cannot be loaded as a model: it is damaged, of another kind or of another release "
+        f"({why}). {EXPECTED}"
+    )
+
+
+def run_directory(path: Path) -> RunDirectory:
+    """Return the run that a path means: its directory, or one of its checkpoints."""
+    return RunDirectory(path.absolute().parents[1] if path.suffix == ".ckpt" else path)
 
 
 def temperature_of(directory: RunDirectory) -> float:
@@ -208,39 +217,30 @@ def temperature_of(directory: RunDirectory) -> float:
     return fit_temperature(val.y, val.probabilities)
 
 
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # no such device, torch without CUDA
-        raise SkinlesionError(f"device={device}: {str(error).splitlines()[0]}") from None
-
-
-def _finished(directory: RunDirectory) -> RunDirectory:
-    """Return the directory if a trained model is in it.
-
-    Raises:
-        SkinlesionError: saying what is there instead.
-    """
-    path = directory.path
-    if directory.best.exists() and directory.predictions.exists():
-        return directory
-    if directory.best.exists():
+def _read_run(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    directory = run_directory(path)
+    if not directory.path.exists():
+        raise SkinlesionError(f"no such run or file. {EXPECTED}")
+    found = directory.best.exists(), directory.predictions.exists()
+    if found == (True, False):
         raise SkinlesionError(
-            f"{path} is not trained to the end (no predictions.csv): the command that began it "
-            "goes on where it was cut."
+            "it is not trained to the end (no predictions.csv): the command that began it goes on "
+            "where it was cut."
         )
-    if directory.predictions.exists():
-        raise SkinlesionError(
-            f"{path} has no weights (checkpoints/best.ckpt): it is a copy for tables only."
-        )
-    if not path.exists():
-        raise SkinlesionError(f"{path}: no such run or file.")
-    inside = sorted(str(done.parent) for done in path.rglob("DONE"))
-    raise SkinlesionError(
-        f"{path} is no run directory (runs/<backbone>/<key>/seed<k>) and no file of "
-        "python -m skinlesion.export. "
-        + (f"Runs in it: {listing(inside)}." if inside else "There is no finished run in it.")
-    )
+    if found == (False, True):
+        raise SkinlesionError("it has no weights (checkpoints/best.ckpt): a copy for tables only.")
+    if found == (False, False):
+        inside = sorted(str(done.parent) for done in path.rglob("DONE"))
+        runs = f"Runs in it: {listing(inside)}" if inside else "There is no finished run in it"
+        raise SkinlesionError(f"it is no run directory. {runs}. {EXPECTED}")
+    checkpoint = torch.load(directory.best, map_location="cpu", weights_only=True)
+    prefix = "network."
+    state = {
+        name.removeprefix(prefix): value
+        for name, value in checkpoint["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    return checkpoint["hyper_parameters"] | {"temperature": temperature_of(directory)}, state
 
 
 def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -250,7 +250,6 @@ def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         header = file.metadata() or {}
         if HEADER not in header:
             raise SkinlesionError(
-                f"{path} holds weights but does not say how a model is built of them; expected a "
-                "file of python -m skinlesion.export."
+                f"it holds weights but does not say how a model is built of them. {EXPECTED}"
             )
         return json.loads(header[HEADER]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict

@@ -1,7 +1,8 @@
-"""A model, images and their metadata on a command line: what predict and explain both take."""
+"""A model, images and their metadata on a command line: what several commands take."""
 
 import argparse
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +16,19 @@ SHORT = ("age", "sex", "localization")
 NAME_COLUMNS = ("image", "image_id", "file", "filename")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what `open_all` reads."""
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add which model, and where it runs."""
     parser.add_argument(
-        "run", metavar="RUN_OR_FILE", help="a run directory, or an exported .safetensors"
+        "model", metavar="RUN_OR_FILE", help="a run directory, or an exported .safetensors"
     )
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, mps")
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Add which images, and what is known of them."""
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="JPEG, PNG or WebP files, or folders"
     )
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, mps")
     parser.add_argument("--age", help="of the patient, in years")
     parser.add_argument("--sex", help="female, male or unknown")
     parser.add_argument("--localization", help="on the body, such as back or 'lower extremity'")
@@ -52,58 +57,73 @@ def open_all(
             value or the table is wrong; no image is read before.
     """
     with quick_imports():
-        from skinlesion.serving.images import images_in
+        from skinlesion.data.archive import image_name
         from skinlesion.serving.model import load_run
 
-    images = images_in([Path(path) for path in options.images])
-    model = load_run(options.run, options.device)
-    common = dict(_pair(said) for said in options.set)
+    images = [image for path in options.images for image in images_in(Path(path))]
+    names = [image_name(path.name) for path in images]
+    model = load_run(options.model, options.device)
+    common = dict(_pair(text) for text in options.set)
     common |= {name: value for name in SHORT if (value := getattr(options, name)) is not None}
-    table = _read_csv(Path(options.csv), model) if options.csv else {}
-    if options.csv and not any(_of(table, path) for path in images):
+    table = _read_csv(Path(options.csv), [*model.encoder.properties]) if options.csv else {}
+    if options.csv and not table.keys() & set(names):
         raise SkinlesionError(
             f"{options.csv} names none of the images; it names {listing([*table], 3)}, the images "
             f"are {listing([path.name for path in images], 3)}."
         )
-    rows: list[Mapping[str, Any]] = [common | _of(table, path) for path in images]
+    rows: list[Mapping[str, Any]] = [common | table.get(name, {}) for name in names]
     model.encoder.frame(rows)  # only to check them
     return model, images, rows
 
 
-def _pair(said: str) -> tuple[str, str]:
-    name, equals, value = said.partition("=")
+def images_in(path: Path) -> list[Path]:
+    """Return a file, or the images of a folder, sorted by name.
+
+    What else is in a folder is named on the standard error: it may well be a picture.
+
+    Raises:
+        SkinlesionError: if a folder holds no image.
+    """
+    from skinlesion.data.archive import is_image
+    from skinlesion.data.pixels import SUFFIXES
+
+    if not path.is_dir():
+        return [path]
+    inside = sorted(path.iterdir())
+    found = [entry for entry in inside if is_image(entry.name) and entry.is_file()]
+    others = [entry.name for entry in inside if entry not in found]
+    if not found:
+        raise SkinlesionError(
+            f"{path} holds no image ({', '.join(SUFFIXES)}), but {listing(others) or 'nothing'}."
+        )
+    if others:
+        print(f"{path}: passed over, as no image: {listing(others)}", file=sys.stderr)
+    return found
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
     if not equals:
-        raise SkinlesionError(f"--set {said}: expected name=value, such as --set age=45.")
+        raise SkinlesionError(f"--set {text}: expected name=value, such as --set age=45.")
     return name.strip(), value
 
 
-def _of(table: Mapping[str, Mapping[str, Any]], path: Path) -> dict[str, Any]:
-    return dict(table.get(path.name) or table.get(path.stem) or {})
-
-
-def _read_csv(path: Path, model: "LesionModel") -> dict[str, dict[str, Any]]:
+def _read_csv(path: Path, properties: Sequence[str]) -> dict[str, dict[str, str]]:
     """Return image → its metadata, blanks left out."""
-    import pandas as pd
+    from skinlesion.data.archive import image_name
+    from skinlesion.data.table import read_cells
 
-    try:
-        frame = pd.read_csv(path, dtype=str, encoding="utf-8-sig", keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise SkinlesionError(f"{path} cannot be read as a table: {error}") from None
-    written = {str(column).casefold().strip(): str(column) for column in frame}
-    key = next((written[name] for name in NAME_COLUMNS if name in written), None)
-    known = {
-        name: written[name.casefold()]
-        for name in model.encoder.properties
-        if name.casefold() in written
-    }
+    cells = read_cells(path)
+    columns = {name.casefold(): name for name in cells}
+    key = next((columns[name] for name in NAME_COLUMNS if name in columns), None)
+    known = {columns[name.casefold()]: name for name in properties if name.casefold() in columns}
     if key is None or not known:
         raise SkinlesionError(
             f"{path}: expected a column {' or '.join(NAME_COLUMNS)} and some of "
-            f"{', '.join(model.encoder.properties) or 'none'}; found {listing([*frame], 12)}."
+            f"{', '.join(properties) or 'none'}; found {listing([*cells], 12)}."
         )
-    if (twice := frame[key][frame[key].duplicated()]).size:
+    names = cells[key].dropna().map(image_name)
+    if (twice := names[names.duplicated()]).size:
         raise SkinlesionError(f"{path}: images with two lines: {listing(twice.tolist())}.")
-    return {
-        row[key]: {name: row[column] for name, column in known.items() if row[column].strip()}
-        for row in frame.to_dict("records")
-    }
+    rows = cells[[*known]].rename(columns=known)
+    return {name: rows.loc[line].dropna().to_dict() for line, name in names.items()}

@@ -9,14 +9,12 @@ import gradio as gr
 import numpy as np
 from gradio.components import Component
 
-from skinlesion.data.cache import to_square
-from skinlesion.data.demo import MIN_IMAGES, describe, draw_images, plan
-from skinlesion.data.encoding import Number, is_missing
-from skinlesion.data.schema import UNKNOWN
+from skinlesion.data.demo import MIN_IMAGES, draw_images, metadata_of, plan
+from skinlesion.data.encoding import UNKNOWN, Number, is_missing
+from skinlesion.data.pixels import MOST_BYTES, read_image, to_square
 from skinlesion.errors import SkinlesionError
 from skinlesion.serving import answer as say
 from skinlesion.serving.attention import explain
-from skinlesion.serving.images import MOST_BYTES, read_image
 from skinlesion.serving.model import LesionModel
 from skinlesion.serving.uploads import LEFT, read_upload
 
@@ -48,8 +46,13 @@ def build_page(model: LesionModel, path: Path, uploads: Path) -> gr.Blocks:
         try:
             image = read_upload(file, uploads)
         except SkinlesionError as error:
-            return None, None, say.failure(str(error)), say.WAITING
-        return None, to_square(image, model.size), say.preview(image, "Your image"), say.WAITING
+            return None, None, say.PIECES.failure(str(error)), say.PIECES.waiting()
+        return (
+            None,
+            to_square(image, model.size),
+            say.preview(image, "Your image"),
+            say.PIECES.waiting(),
+        )
 
     def pick(event: gr.EventData) -> tuple[Any, ...]:
         label, file, metadata = drawn[event.index]
@@ -57,13 +60,13 @@ def build_page(model: LesionModel, path: Path, uploads: Path) -> gr.Blocks:
         return (
             to_square(image, model.size),
             say.preview(image, f"Drawing of {label}"),
-            say.WAITING,
+            say.PIECES.waiting(),
             *(metadata.get(name) for name in names),
         )
 
     def classify(image: np.ndarray | None, *values: Any) -> str:
         if image is None:
-            return say.failure("There is no image yet: choose one, or a sample.")
+            return say.PIECES.failure("There is no image yet: choose one, or a sample.")
         return answer_to(model, image, dict(zip(names, values, strict=True)))
 
     with gr.Blocks(
@@ -82,7 +85,7 @@ def build_page(model: LesionModel, path: Path, uploads: Path) -> gr.Blocks:
                 fields = [_field(model, name) for name in names]
                 button = gr.Button("Classify", variant="primary")
             with gr.Column(scale=3, min_width=300):
-                answered = _html(say.WAITING)
+                answered = _html(say.PIECES.waiting())
         if drawn:
             labelled = [(label, file) for label, file, _ in drawn]
             pictures = _html(say.samples(labelled), js_on_load=PICK)
@@ -104,7 +107,7 @@ def answer_to(model: LesionModel, image: np.ndarray, metadata: dict[str, Any]) -
     try:
         metadata = {name: _read(model, name, value) for name, value in metadata.items()}
     except SkinlesionError as error:
-        return say.failure(str(error))
+        return say.PIECES.failure(str(error))
     (prediction,) = model.predict_batch(image[None], [metadata])
     try:
         found: Any = explain(model, image, metadata)
@@ -121,7 +124,7 @@ def draw_samples(model: LesionModel) -> list[tuple[str, bytes, dict[str, Any]]]:
             lesions[lesion.dx] = lesion
     drawn = []
     for label in (name for name in model.classes if name in lesions):
-        described = describe(lesions[label], seed=0)
+        described = metadata_of(lesions[label], seed=0)
         metadata: dict[str, Any] = {}
         for name in model.properties:
             value = described.get(name, "")

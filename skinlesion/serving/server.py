@@ -109,7 +109,7 @@ def build_application(model: LesionModel, path: Path, uploads: Path, host: str) 
         pwa=False,
         mcp_server=False,
         theme=theme,
-        css_paths=Path(__file__).with_name("page.css"),
+        css_paths=Path(__file__).parent / "templates" / "page.css",
     )
     # Only then does Gradio ask of a file that a visitor names, in whatever field, whether it was
     # uploaded; and a page that is mounted never launches.

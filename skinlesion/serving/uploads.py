@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from skinlesion.data.pixels import read_image
 from skinlesion.errors import SkinlesionError
-from skinlesion.serving.images import read_image
 
 LARGEST = 30 * 2**20  # bytes of an upload; read_image's limit in the units of Gradio's message
 MOST = 8 * LARGEST  # bytes of all uploads, those on the disk and those under way

@@ -1,110 +1,93 @@
 """The model card: what a model is, how it was made, how good it is, and what it is not for.
 
-Its front matter is what the Hugging Face hub reads (https://huggingface.co/docs/hub/model-cards).
+The text is templates/card.md; its front matter is what the Hugging Face hub reads
+(https://huggingface.co/docs/hub/model-cards).
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from markupsafe import Markup
 from omegaconf import OmegaConf
 
-from skinlesion.evaluation.bootstrap import value_at
-from skinlesion.evaluation.metrics import evaluate
-from skinlesion.runs.predictions import Predictions, read_predictions
-from skinlesion.serving.answer import full_name
-from skinlesion.serving.export.card_origin import data, licence, limits, training
-from skinlesion.serving.export.card_quality import calibration, quality, rounded
-from skinlesion.serving.export.card_use import contract, files, use
-from skinlesion.serving.model import LesionModel
+from skinlesion.evaluation.measured import Measured
+from skinlesion.evaluation.metrics import metric_at
 from skinlesion.runs.directory import RunDirectory
+from skinlesion.serving.answer import TEMPLATES, full_name
+from skinlesion.serving.export.formats import FORMATS
+from skinlesion.serving.model import LesionModel
+from skinlesion.templates import environment
 
 DATA = {"ham10000": "HAM10000", "drawn": "drawn pictures", "own": "own images"}
 HUB = {"accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "macro.auc": "Mean AUC"}
 
 
-def model_card(directory: RunDirectory, model: LesionModel, record: Mapping[str, Any]) -> str:
+def model_card(
+    directory: RunDirectory, model: LesionModel, part: Measured, record: Mapping[str, Any]
+) -> str:
     """Return the text of a model card.
 
     Args:
         directory: the run.
         model: its model.
+        part: its reported part.
         record: what `export.json` holds.
     """
-    part = read_predictions(directory.predictions).part(record["part"])
-    sections = [
-        _front_matter(part, record),
-        f"# {record['run']}",
-        _what(model, record),
-        files(record),
-        use(model, record),
-        contract(model),
-        data(directory, record),
-        training(directory, record),
-        quality(part, record),
-        rounded(record),
-        calibration(part, model, record),
-        limits(directory, record),
-        licence(directory, record),
-        _made(record),
-    ]
-    return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def _front_matter(part: Predictions, record: Mapping[str, Any]) -> str:
-    exported = ["onnx"] if {"onnx", "int8"} & set(record["files"]) else []
-    values: dict[str, Any] = {
-        "license": "cc-by-nc-4.0" if record["data"] == "ham10000" else "unknown",
-        "library_name": "skinlesion",
-        "pipeline_tag": "image-classification",
-        "tags": ["dermoscopy", "skin-lesion", "pytorch", *exported, record["backbone"]],
+    templates = environment(TEMPLATES, "md")
+    templates.filters |= {
+        "code": lambda text: Markup(" ".join(text.replace("`", "'").split())),
+        "full_name": full_name,
+        "latency": latency,
+        "title_of": lambda address: metric_at(address)[1],
     }
-    if record["trained"]:
-        measured = evaluate(part.y, part.probabilities, part.classes)
-        metrics = [
-            {
-                "type": address.replace(".", "_"),
-                "name": name,
-                "value": round(value_at(measured, address), 4),
-            }
-            for address, name in HUB.items()
-        ]
-        result = {
-            "task": {"type": "image-classification"},
-            "dataset": {
-                "name": DATA[record["data"]],
-                "type": record["data"],
-                "split": record["part"],
-            },
-            "metrics": metrics,
-        }
-        values["model-index"] = [{"name": record["run"], "results": [result]}]
-    return f"---\n{OmegaConf.to_yaml(OmegaConf.create(values))}---"
-
-
-def _what(model: LesionModel, record: Mapping[str, Any]) -> str:
-    network = model.description["network"]
-    attention = network["attention"]["name"]
-    parts = [
-        f"{record['backbone']} up to the node `{network['backbone']['cut']}`",
-        "no soft attention" if attention == "none" else f"soft attention ({attention})",
-        f"a branch for {', '.join(model.properties)}" if model.properties else "no metadata",
-    ]
-    warning = "**For research. It is no medical device and must not guide care.**"
-    if not record["trained"]:
-        warning += (
-            " **It is not trained: its run saw a few batches, and its answers mean nothing.**"
-        )
-    return (
-        f"{warning}\n\nA classifier of skin lesions from *skinlesion*, an experiment suite that "
-        "reproduces *Balanced and Optimized Skin Cancer Classification Model using Soft Attention "
-        f"and Metadata* (Hoang Khoi Do, 2022): {', '.join(parts)}; {record['parameters']:,} "
-        f"parameters. Its classes: {', '.join(map(full_name, model.classes))}."
+    text = templates.get_template("card.md").render(
+        card_data=_card_data(part, record).to_yaml(),
+        record=record,
+        model=model,
+        network=model.description["network"],
+        part=part,
+        calibrated=part.scaled(model.temperature),
+        formats=FORMATS,
+        config=OmegaConf.to_container(directory.config),
+        counts=pd.read_csv(directory.path / "split.csv")["split"].value_counts().to_dict(),
+        leak=directory.read_json("metrics.json")["leak"].get(part.name, {}),
+        made=directory.read_json("provenance.json"),
     )
+    return str(ModelCard(text))
 
 
-def _made(record: Mapping[str, Any]) -> str:
-    packages, commit = record["made_with"]["packages"], record["made_with"]["commit"]
-    names = ("skinlesion", "torch", "timm", "onnx", "onnxruntime", "executorch")
-    used = [f"{name} {packages[name]}" for name in names if packages.get(name)]
-    at = f", commit {commit}" if commit else ""
-    return f"Exported with {', '.join(used)}{at}. All that was measured: `export.json`."
+def latency(about: Mapping[str, Any]) -> str:
+    """Return a file's latency as text: median and quartiles in ms."""
+    if (found := about.get("latency_ms")) is None:
+        return "not measured"
+    median, low, high = (
+        f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+        for value in (found["median"], found["q25"], found["q75"])
+    )
+    return f"{median} ({low}-{high})"
+
+
+def _card_data(part: Measured, record: Mapping[str, Any]) -> ModelCardData:
+    exported = ["onnx"] if {"onnx", "int8"} & set(record["files"]) else []
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=record["data"],
+            dataset_name=DATA[record["data"]],
+            dataset_split=part.name,
+            metric_type=address.replace(".", "_"),
+            metric_name=name,
+            metric_value=round(part.value(address), 4),
+        )
+        for address, name in HUB.items()
+    ]
+    return ModelCardData(
+        license="cc-by-nc-4.0" if record["data"] == "ham10000" else "unknown",
+        library_name="skinlesion",
+        pipeline_tag="image-classification",
+        tags=["dermoscopy", "skin-lesion", "pytorch", *exported, record["backbone"]],
+        model_name=record["run"],
+        eval_results=results if record["trained"] else None,
+    )

@@ -1,53 +1,51 @@
 """The formats of an export: their files, and the packages that they need."""
 
+from dataclasses import dataclass
 from importlib.util import find_spec
 
 from skinlesion.errors import SkinlesionError
 
-FILES = {
-    "safetensors": "model.safetensors",
-    "onnx": "model.onnx",
-    "int8": "model.int8.onnx",
-    "phone": "model.pte",
-}
-USUAL = ("safetensors", "onnx", "int8")
-ABOUT = {
-    "safetensors": "PyTorch: weights, and all that feeds and reads them",
-    "onnx": "ONNX Runtime and others, float32",
-    "int8": "ONNX Runtime, convolutions in eight bits",
-    "phone": "ExecuTorch with XNNPACK, float32, one image at a time",
-}
-EXTRAS = {  # extra: which formats need it, and its packages
-    "export": (("onnx", "int8"), ("onnx", "onnxruntime", "onnxscript")),
-    "phone": (("phone",), ("executorch",)),
-}
+
+@dataclass(frozen=True)
+class Format:
+    """A format: its file, what it is for, and which extra of this package brings what it needs."""
+
+    file: str
+    about: str
+    extra: str = ""
+    packages: tuple[str, ...] = ()
 
 
-def choose(said: str, phone: bool = False) -> tuple[str, ...]:
-    """Return the formats of a list with commas, in the order of FILES.
+ONNX = ("export", ("onnx", "onnxruntime", "onnxscript"))
+PHONE = ("phone", ("executorch",))
+FORMATS = {
+    "safetensors": Format(
+        "model.safetensors", "PyTorch: weights, and all that feeds and reads them"
+    ),
+    "onnx": Format("model.onnx", "ONNX Runtime and others, float32", *ONNX),
+    "int8": Format("model.int8.onnx", "ONNX Runtime, convolutions in eight bits", *ONNX),
+    "phone": Format("model.pte", "ExecuTorch with XNNPACK, float32, one image at a time", *PHONE),
+}
+USUAL = "safetensors,onnx,int8"
 
-    Args:
-        said: as typed.
-        phone: whether `phone` is one of them in any case.
+
+def choose(text: str) -> tuple[str, ...]:
+    """Return the formats of a list with commas, in the order of FORMATS.
 
     Raises:
         SkinlesionError: if there is no such format, or a package that one needs is not installed.
     """
-    named = {name.strip() for name in said.split(",") if name.strip()}
-    if phone:
-        named.add("phone")
-    if unknown := sorted(named - set(FILES)):
+    names = {name.strip() for name in text.split(",") if name.strip()}
+    unknown = sorted(names - set(FORMATS))
+    if unknown or not names:
         raise SkinlesionError(
-            f"--formats: there is no {', '.join(unknown)}, expected some of {', '.join(FILES)}."
+            f"--formats: there is no {', '.join(unknown)}, expected some of {', '.join(FORMATS)}."
         )
-    if not named:
-        raise SkinlesionError(f"--formats: expected some of {', '.join(FILES)}.")
-    for extra, (needing, packages) in EXTRAS.items():
-        asked = [name for name in needing if name in named]
-        missing = [name for name in packages if find_spec(name) is None]
-        if asked and missing:
+    for name in names:
+        known = FORMATS[name]
+        if missing := [package for package in known.packages if find_spec(package) is None]:
             raise SkinlesionError(
-                f"--formats {','.join(asked)}: not installed: {', '.join(missing)}. "
-                f"pip install 'skinlesion[{extra}]', or choose other formats."
+                f"--formats {name}: not installed: {', '.join(missing)}. pip install "
+                f"'skinlesion[{known.extra}]', or choose other formats."
             )
-    return tuple(name for name in FILES if name in named)
+    return tuple(name for name in FORMATS if name in names)

@@ -1,90 +1,174 @@
-"""What an exported file is worth: its accuracy on held-out images, and how long one image takes."""
+"""What an exported file is worth: accuracy on held-out images, and how long one image takes."""
 
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from skinlesion.evaluation.metrics import evaluate
-from skinlesion.serving.export.runtimes import Runtime
-from skinlesion.serving.export.trial import Images
+from skinlesion.data.pixels import to_square
+from skinlesion.data.run_images import RunImages, open_run_images
+from skinlesion.errors import SkinlesionError, listing
+from skinlesion.evaluation.measured import Measured
+from skinlesion.runs.directory import RunDirectory
+from skinlesion.runs.predictions import Predictions
+from skinlesion.serving.export.parity import Runtime
+from skinlesion.serving.model import LesionModel
 
 BATCH = 32
+CALIBRATION = 300  # training images, to calibrate eight bits with
+FEW = 8  # images: of noise, and to recognise a run's images by
+CLOSE = 0.1  # of a probability: bfloat16 is off by a tenth of it
 WARM_UP = 5  # calls before the clock is looked at
 
 Key = TypeVar("Key", bound=Hashable)
 
 
-def predict_all(run: Runtime, images: Images, title: str) -> NDArray[np.float64]:
-    """Return the probabilities (N, C) of all images, with a progress bar."""
-    starts = range(0, len(images), BATCH)
-    found = [
-        run(*images.batch(start, start + BATCH)).probabilities
-        for start in tqdm(starts, title, unit="batch", disable=None)
-    ]
-    probabilities = np.concatenate(found).astype(np.float64)
-    return probabilities / probabilities.sum(axis=1, keepdims=True)
+@dataclass(frozen=True)
+class Images:
+    """Images with their metadata, read when they are needed.
+
+    Attributes:
+        ids: of N images.
+        metadata: (N, M) float32, encoded.
+        read: from an id to pixels (S, S, 3) uint8.
+    """
+
+    ids: Sequence[str]
+    metadata: NDArray[np.float32]
+    read: Callable[[str], NDArray[np.uint8]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Return the images (B, 3, S, S) and the metadata (B, M) from one place to another."""
+        image = np.stack([self.read(image_id) for image_id in self.ids[start:stop]])
+        return np.ascontiguousarray(image.transpose(0, 3, 1, 2)), self.metadata[start:stop]
 
 
-def quality(
-    labels: NDArray[np.int64], probabilities: NDArray[np.float64], classes: tuple[str, ...]
-) -> dict[str, Any]:
-    """Return n, accuracy, balanced accuracy and each class's recall.
+class AtHand(NamedTuple):
+    """The images to test with: the reported part, in its order, and some of the training part.
+
+    Where they are missing, `missing` says why, and what is held out is noise.
+    """
+
+    held_out: Images
+    training: Images | None = None
+    missing: str = ""
+
+
+def images_at_hand(
+    directory: RunDirectory, model: LesionModel, part: Measured, data: Path | None
+) -> AtHand:
+    """Return the images of a run.
 
     Args:
-        labels: (N,) true classes.
-        probabilities: (N, C).
-        classes: names, in order.
+        directory: the run.
+        model: its model.
+        part: the reported part.
+        data: where the images are; None for where the run had them, and for noise if they are not
+            there any more.
+
+    Raises:
+        SkinlesionError: if `data` is given and the run's images are not there.
     """
-    measured = evaluate(labels, probabilities, classes)
-    kept = {name: measured[name] for name in ("n", "accuracy", "balanced_accuracy")}
-    recall = {label: values["recall"] for label, values in measured["per_class"].items()}
+    try:
+        found = open_run_images(directory.config, data)
+        held_out = _images(found, model, part.predictions.frame["image_id"].tolist())
+        _check(found, held_out, model, part)
+        split = pd.read_csv(directory.path / "split.csv", dtype=str, keep_default_na=False)
+        training = split.loc[split["split"] == "train", "image_id"].to_numpy()
+        some = np.random.default_rng(0).permutation(len(training))[:CALIBRATION]
+        return AtHand(held_out, _images(found, model, training[some].tolist()))
+    except SkinlesionError as error:
+        if data is not None:
+            raise
+        missing = f"{error} (--data FOLDER says where the images are)"
+        return AtHand(_noise(model), missing=missing)
+
+
+def measure(run: Runtime, images: Images, part: Measured, title: str) -> Measured:
+    """Return the reported part as an exported file answers it, with a progress bar.
+
+    Args:
+        run: the file.
+        images: of the part.
+        part: as the run answered it.
+        title: of the bar.
+    """
+    starts = tqdm(range(0, len(images), BATCH), title, unit="batch", disable=None)
+    found = [run(*images.batch(start, start + BATCH)).probabilities for start in starts]
+    probabilities = np.concatenate(found).astype(np.float64)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    columns = dict(zip(part.classes, probabilities.T, strict=True))
+    return Measured(Predictions(part.predictions.frame.assign(**columns), part.classes))
+
+
+def quality(part: Measured) -> dict[str, Any]:
+    """Return n, accuracy, balanced accuracy and each class's recall."""
+    kept = {name: part.metrics[name] for name in ("n", "accuracy", "balanced_accuracy")}
+    recall = {label: values["recall"] for label, values in part.metrics["per_class"].items()}
     return kept | {"recall": recall}
 
 
 def latencies(
     calls: Mapping[Key, Callable[[], object]], repeats: int
-) -> dict[Key, dict[str, float | int]]:
+) -> dict[Key, dict[str, float]]:
     """Return how long each call takes, in milliseconds: `median`, `q25`, `q75`, `repeats`.
 
     The calls take turns, so that what else the machine does meets all alike. torch computes with
     one thread meanwhile.
-
-    Args:
-        calls: by name.
-        repeats: how often each is called, after a few calls that do not count.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    seconds: dict[Key, list[float]] = {name: [] for name in calls}
     try:
-        for call in calls.values():
-            for _ in range(WARM_UP):
-                call()
-        seconds: dict[Key, list[float]] = {name: [] for name in calls}
-        for _ in tqdm(range(repeats), "timing", unit="round", disable=None):
+        for i in tqdm(range(WARM_UP + repeats), "timing", unit="round", disable=None):
             for name, call in calls.items():
                 start = time.perf_counter()
                 call()
-                seconds[name].append(time.perf_counter() - start)
+                if i >= WARM_UP:
+                    seconds[name].append(time.perf_counter() - start)
     finally:
         torch.set_num_threads(threads)
     found = {}
     for name, values in seconds.items():
-        low, middle, high = 1000 * np.quantile(values, [0.25, 0.5, 0.75])
-        found[name] = {
-            "median": float(middle),
-            "q25": float(low),
-            "q75": float(high),
-            "repeats": repeats,
-        }
+        low, middle, high = (1000 * np.quantile(values, [0.25, 0.5, 0.75])).tolist()
+        found[name] = {"median": middle, "q25": low, "q75": high, "repeats": repeats}
     return found
 
 
-def megabytes(path: Path) -> float:
-    """Return a file's size in MB of 10^6 bytes."""
-    return path.stat().st_size / 1e6
+def _images(found: RunImages, model: LesionModel, ids: list[str]) -> Images:
+    """Return some of a run's images, encoded as the model does, with its own statistics."""
+    if absent := [image_id for image_id in ids if image_id not in found.table.index]:
+        raise SkinlesionError(f"{found.archive.root} lacks images of the run: {listing(absent)}")
+    metadata = model.encoder.encode(found.table.loc[ids])
+    return Images(ids, metadata, lambda image_id: to_square(found.pixels(image_id), model.size))
+
+
+def _check(found: RunImages, held_out: Images, model: LesionModel, part: Measured) -> None:
+    """Refuse images that are not the run's: other labels, or answers than the run's predictions."""
+    expected = part.predictions.frame[["lesion_id", "label"]].to_numpy()
+    same = (found.table.loc[held_out.ids, ["lesion_id", "dx"]].to_numpy() == expected).all()
+    if same:
+        image, metadata = held_out.batch(0, FEW)
+        answers = model.probabilities(image.transpose(0, 2, 3, 1), metadata)
+        same = np.abs(answers - part.probabilities[:FEW]).max() <= CLOSE
+    if not same:
+        raise SkinlesionError(
+            f"{found.archive.root} holds other images or metadata than the run was trained on"
+        )
+
+
+def _noise(model: LesionModel) -> Images:
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (FEW, model.size, model.size, 3), dtype=np.uint8)
+    metadata = random.standard_normal((FEW, sum(model.encoder.sizes))).astype(np.float32)
+    return Images([*map(str, range(FEW))], metadata, lambda index: pixels[int(index)])

@@ -12,16 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from skinlesion.serving.export.runtimes import Exported, Outputs, Runtime, example
+from skinlesion.serving.export.parity import Exported, Outputs, Runtime, example
 from skinlesion.serving.model import LesionModel
 
 
 def write_pte(model: LesionModel, path: Path) -> None:
-    """Write a model as one `.pte` file, float32.
-
-    Inputs: `image` (1, 3, S, S) uint8 and, for a network with a metadata branch, `metadata` (1, M)
-    float32. Outputs: logits and probabilities, both (1, C) float32.
-    """
+    """Write a model as one `.pte` file, float32; inputs and outputs as of `write_onnx`, of one."""
     _find_compiler()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,0 +1,88 @@
+"""What a model's file says of itself, and within what limits: the file may come from a stranger."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+
+from skinlesion.data.encoding import UNKNOWN
+from skinlesion.models.weights import BackboneSpec
+
+MOST = 8192  # units of a layer
+Size = Annotated[int, Strict(), Field(ge=1, le=MOST)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[Finite, Field(gt=0)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Names = Annotated[list[Name], Field(max_length=1000)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Module(BaseModel):
+    """Soft attention, or the metadata branch; which other arguments it has, its class says."""
+
+    name: str
+    maps: Size = 1
+    width: Size = 1
+    layers: Annotated[int, Field(le=8)] = 1
+
+
+class _Network(_Strict):
+    """The arguments of `build_classifier`."""
+
+    backbone: BackboneSpec
+    attention: _Module
+    metadata: _Module
+    classes: int
+    properties: list[Size]
+    dropout: Annotated[float, Field(ge=0, le=1)] = 0.5
+    pooling: str = "max"
+    hidden: Size | None = None
+
+
+class _Property(_Strict):
+    """A number or a category of `MetadataEncoder`."""
+
+    low: Finite = 0.0
+    high: Finite = 0.0
+    mean: Finite = 0.0
+    std: Positive = 1.0
+    values: Names = []
+    seen: Names = []
+
+    @model_validator(mode="after")
+    def _values_agree(self) -> "_Property":
+        if self.values and not {UNKNOWN, *self.seen} <= {*self.values}:
+            raise ValueError(f"expected {UNKNOWN} and all that was seen among the values")
+        return self
+
+
+class _Encoder(_Strict):
+    properties: dict[Name, _Property]
+    missing: Literal["category", "zero"]
+
+
+class Description(BaseModel):
+    """What a model is made of, beside its weights: what a checkpoint holds, and a temperature.
+
+    Attributes:
+        network: how it is built.
+        classes: in the order of the outputs.
+        encoder: how metadata becomes numbers.
+        temperature: the logits are divided by it (Guo et al. 2017, arXiv:1706.04599).
+    """
+
+    network: _Network
+    classes: Annotated[Names, Field(min_length=2)]
+    encoder: _Encoder
+    temperature: Positive
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> "Description":
+        if not len({*self.classes}) == len(self.classes) == self.network.classes:
+            raise ValueError(f"expected {self.network.classes} classes whose names differ")
+        columns = [1 + len(known.values) for known in self.encoder.properties.values()]
+        if columns != self.network.properties or sum(columns) > MOST:
+            raise ValueError(f"expected an encoder of {self.network.properties} columns")
+        return self

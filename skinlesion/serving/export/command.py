@@ -1,0 +1,126 @@
+"""``skinlesion export``: trained runs as files to carry away."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from skinlesion.errors import SkinlesionError
+from skinlesion.serving.export.formats import FORMATS, USUAL, choose
+
+EPILOG = f"""\
+formats:
+{chr(10).join(f"  {kind:<12} {known.file:<18} {known.about}" for kind, known in FORMATS.items())}
+
+Beside them, always: README.md, the model card, and export.json, all that was measured. The folder
+then holds what was asked for this time; other formats of an earlier time are removed.
+
+Every file but int8 is checked to compute what the network does, on held-out images of the run's
+data; what eight bits cost is measured on all of them. Where the data is not at hand there is no
+int8, and the check is on noise.
+
+examples:
+  skinlesion export runs/mobilenet_v2/6c516296a2/seed0
+  skinlesion export runs/*/*/seed0 --out exported --formats onnx,int8
+  skinlesion export RUN --data ../ham10000 --phone"""
+REPEATS = 50
+HEAD = (
+    *("run", "file", "MB", "parameters", "input, px", "latency, ms"),
+    *("accuracy", "balanced accuracy", "measured on"),
+)
+
+
+def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int | None]:
+    """Export runs."""
+    parser.description = (
+        "Turn trained runs into files to carry away, and compare them in one table."
+    )
+    parser.epilog = EPILOG
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="run directories, runs/<backbone>/<key>/seed<k>"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="make a folder for each run in it, and table.md (default: export/ in the run)",
+    )
+    parser.add_argument(
+        "--formats",
+        default=USUAL,
+        metavar="A,B",
+        help=f"some of {', '.join(FORMATS)} (default: {USUAL})",
+    )
+    parser.add_argument(
+        "--phone",
+        action="store_true",
+        help="the phone's format too (pip install skinlesion[phone])",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="FOLDER",
+        help="where the runs' images are (default: where they had them)",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=REPEATS,
+        metavar="N",
+        help=f"how often each file is timed (default: {REPEATS}; 0: not at all)",
+    )
+    return run
+
+
+def run(options: argparse.Namespace) -> None:
+    """Export, measure, and print the table."""
+    formats = choose(f"{options.formats},phone" if options.phone else options.formats)
+    if options.repeats < 0:
+        raise SkinlesionError(f"--repeats {options.repeats}: expected 0 or more.")
+
+    from tqdm import tqdm
+
+    from skinlesion.files import replacing
+    from skinlesion.serving.export.bundle import export_run, time_exports
+    from skinlesion.serving.export.card import TEMPLATES
+    from skinlesion.templates import environment
+    from skinlesion.text import aligned
+
+    def tell(text: str) -> None:
+        tqdm.write(text, file=sys.stderr)
+
+    runs = dict.fromkeys(Path(run) for run in options.runs)
+    exports = [export_run(run, options.out, formats, options.data, tell) for run in runs]
+    if options.repeats:
+        time_exports(exports, options.repeats)
+    records = [export.record for export in exports]
+    rows = [_row(record, kind) for record in records for kind in record["files"]]
+    print(aligned([HEAD, None, *rows], left=2))
+    print()
+    for export in exports:
+        print(export.folder)
+    if options.out:
+        template = environment(TEMPLATES, "md").get_template("table.md")
+        processors = {record["provenance"]["cpu"] or "unknown" for record in records}
+        with replacing(options.out / "table.md") as path:
+            text = template.render(head=HEAD, rows=rows, processors=sorted(processors))
+            path.write_text(text, encoding="utf-8")
+        print(options.out / "table.md")
+
+
+def _row(record: dict[str, Any], kind: str) -> Sequence[str]:
+    from skinlesion.serving.export.card import latency
+    from skinlesion.text import counted, number
+
+    about = record["files"][kind]
+    quality = about["quality"]
+    cells = ["not measured" if record["trained"] else "not trained"] * 2 + ["-"]
+    if quality is not None:
+        images = counted(quality["n"], "drawn image" if record["data"] == "drawn" else "image")
+        cells = [number(quality["accuracy"]), number(quality["balanced_accuracy"])]
+        cells += [f"{record['part']}, {images}; {counted(record['epochs'], 'epoch')}"]
+    return [
+        *(record["run"], FORMATS[kind].file, number(about["mb"], ".2f")),
+        *(f"{record['parameters']:,}", str(record["input_size"]), latency(about), *cells),
+    ]
