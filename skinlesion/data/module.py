@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_convert
 
 from skinlesion.data.samples import Samples
+from skinlesion.runs.predictions import PARTS
 
 if TYPE_CHECKING:
     from skinlesion.data.augment import Geometric
-    from skinlesion.data.resident import ResidentLoader
 
 Draw = tuple[int, int]  # epoch, sample
 Batch = dict[str, Tensor]  # image (B, 3, S, S) uint8, metadata (B, M), label (B,), index (B,)
@@ -119,20 +119,18 @@ class LesionDataModule(pl.LightningDataModule):
         self.evaluation_batch = batch_size if evaluation_batch is None else evaluation_batch
         self._on_device: Any = None
 
-    def train_dataloader(self) -> "DataLoader | ResidentLoader":
+    def train_dataloader(self) -> DataLoader[Batch]:
         """Return the shuffled, augmented training samples."""
         return self._loader("train", self.batch_size, self.augment, shuffle=True)
 
-    def val_dataloader(self) -> "DataLoader | ResidentLoader":
+    def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation samples, in the table's order."""
         return self._loader("val", self.evaluation_batch)
 
-    def predict_dataloader(self) -> "list[DataLoader | ResidentLoader]":
+    def predict_dataloader(self) -> list[DataLoader[Batch]]:
         """Return a loader for each held-out part."""
         parts = self.samples.frame["split"].unique()
-        return [
-            self._loader(part, self.evaluation_batch) for part in ("val", "test") if part in parts
-        ]
+        return [self._loader(part, self.evaluation_batch) for part in PARTS[1:] if part in parts]
 
     def _loader(
         self,
@@ -140,29 +138,28 @@ class LesionDataModule(pl.LightningDataModule):
         batch_size: int,
         augment: "Geometric | None" = None,
         shuffle: bool = False,
-    ) -> "DataLoader | ResidentLoader":
+    ) -> DataLoader[Batch]:
         chosen = np.flatnonzero(self.samples.frame["split"] == part)
         sampler = EpochSampler(chosen, shuffle, self.seed)
-        # Batch norm cannot train on a batch of one.
-        drop_last = shuffle and len(sampler) % batch_size == 1
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        if self._wants_residence(device):
-            from skinlesion.data.resident import ResidentLoader, ResidentSamples
+        resident = self._wants_residence(device)
+        dataset: Dataset[Batch] = LesionDataset(self.samples, augment, self.seed)
+        if resident:
+            from skinlesion.data.resident import ResidentDataset
 
             if self._on_device is None or self._on_device.device != device:
-                self._on_device = ResidentSamples(self.samples, device)
-            return ResidentLoader(
-                self._on_device, sampler, batch_size, augment, self.seed, drop_last
-            )
+                self._on_device = ResidentDataset(self.samples, device)
+            dataset = self._on_device.augmented(augment, self.seed)
+        workers = self.workers if augment and not resident else 0
         return DataLoader(
-            LesionDataset(self.samples, augment, self.seed),
+            dataset,
             batch_size=batch_size,
             sampler=sampler,
-            num_workers=self.workers if augment else 0,
+            num_workers=workers,
             collate_fn=default_convert,  # a batch comes whole
-            pin_memory=device.type == "cuda",
-            persistent_workers=bool(augment and self.workers),
-            drop_last=drop_last,
+            pin_memory=device.type == "cuda" and not resident,
+            persistent_workers=workers > 0,
+            drop_last=shuffle and len(sampler) % batch_size == 1,  # batch norm cannot train on one
         )
 
     def _wants_residence(self, device: torch.device) -> bool:

@@ -1,25 +1,33 @@
-"""All samples on the device: no batch is fetched, copied or augmented on the host.
+"""All samples on the device: no image is fetched, copied or augmented on the host.
 
 The images of HAM10000 at 224 x 224 are 1.5 GB. On a CPU the device's memory is the host's, and the
 mapped cache is used as it is.
 """
 
+import copy
 import warnings
-from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from skinlesion.data.augment import Geometric
-from skinlesion.data.module import Batch, EpochSampler
+from skinlesion.data.module import Batch, Draw
 from skinlesion.data.samples import Samples
 
 UPLOAD = 1024  # images copied at a time
 
 
-class ResidentSamples:
-    """Images, metadata and labels on a device, copied there some at a time."""
+class ResidentDataset(Dataset[Batch]):
+    """Samples fetched a batch at a time from a device, where they are augmented too.
+
+    What augmentation draws follows from (seed, epoch, sample) alone, as in workers, but the numbers
+    are others.
+    """
+
+    augment: Geometric | None = None
+    seed = 0
 
     def __init__(self, samples: Samples, device: torch.device) -> None:
         rows, self.device = samples.rows, device
@@ -32,64 +40,33 @@ class ResidentSamples:
             shape = (len(rows), *samples.images.shape[1:])
             self.images = torch.empty(shape, dtype=torch.uint8, device=device)  # (N, S, S, 3)
             for start in range(0, len(rows), UPLOAD):
-                part = torch.from_numpy(samples.images[rows[start : start + UPLOAD]])
-                self.images[start : start + UPLOAD] = part.to(device)
+                some = torch.from_numpy(samples.images[rows[start : start + UPLOAD]])
+                self.images[start : start + UPLOAD] = some.to(device)
             self.rows = torch.arange(len(rows), device=device)
         self.metadata = torch.from_numpy(samples.metadata).to(device)  # (N, M)
         self.labels = torch.from_numpy(samples.labels).to(device)  # (N,)
+        self._drawn: tuple[int | None, Tensor] = (None, self.labels)
 
-    def batch(self, index: Tensor) -> Batch:
-        """Return the batch of these samples (B,)."""
-        return {
-            # The permuted view is channels_last in memory, which convolutions prefer.
-            "image": self.images[self.rows[index]].permute(0, 3, 1, 2),  # (B, 3, S, S)
-            "metadata": self.metadata[index],  # (B, M)
-            "label": self.labels[index],  # (B,)
-            "index": index,  # (B,)
-        }
+    def augmented(self, augment: Geometric | None, seed: int) -> "ResidentDataset":
+        """Return the same samples, augmented."""
+        other = copy.copy(self)
+        other.augment, other.seed = augment, seed
+        return other
 
+    def __getitems__(self, draws: list[Draw]) -> Batch:
+        """Return the batch of these draws, which are of one epoch."""
+        index = torch.tensor([sample for _, sample in draws]).to(self.device)  # (B,)
+        # The permuted view is channels_last in memory, which convolutions prefer.
+        image = self.images[self.rows[index]].permute(0, 3, 1, 2)  # (B, 3, S, S)
+        if self.augment is not None:
+            image = self.augment.on_device(image, self._draws(draws[0][0])[index])
+        metadata, label = self.metadata[index], self.labels[index]  # (B, M), (B,)
+        return {"image": image, "metadata": metadata, "label": label, "index": index}
 
-class ResidentLoader:
-    """Batches of resident samples, in the order of a sampler, augmented on the device.
-
-    What augmentation draws follows from (seed, epoch, sample) alone, as in workers, but the numbers
-    are others.
-
-    Args:
-        samples: what batches are made of.
-        sampler: the order.
-        batch_size: samples a batch.
-        augment: None for none.
-        seed: of augmentation.
-        drop_last: whether to leave out a last batch that is not whole.
-    """
-
-    def __init__(
-        self,
-        samples: ResidentSamples,
-        sampler: EpochSampler,
-        batch_size: int,
-        augment: Geometric | None = None,
-        seed: int = 0,
-        drop_last: bool = False,
-    ) -> None:
-        self.samples, self.sampler, self.batch_size = samples, sampler, batch_size
-        self.batch_sampler = None  # Lightning asks for it where there is a sampler
-        self.augment, self.seed, self.drop_last = augment, seed, drop_last
-
-    def __len__(self) -> int:
-        whole, rest = divmod(len(self.sampler), self.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches of the sampler's epoch; the host copies order and draws once."""
-        device, samples = self.samples.device, len(self.samples.labels)
-        order = torch.from_numpy(self.sampler.order()).to(device)  # (n,)
-        generator = np.random.default_rng([self.seed, self.sampler.epoch, 1])
-        drawn = generator.random((samples, Geometric.DRAWS), dtype=np.float32)
-        draws = torch.from_numpy(drawn).to(device)  # (N, DRAWS) in [0, 1), also of absent samples
-        for index in order.split(self.batch_size)[: len(self)]:
-            batch = self.samples.batch(index)
-            if self.augment is not None:
-                batch["image"] = self.augment.on_device(batch["image"], draws[index])
-            yield batch
+    def _draws(self, epoch: int) -> Tensor:
+        """Return numbers (N, DRAWS) in [0, 1), those of every sample in this epoch."""
+        if self._drawn[0] != epoch:
+            generator = np.random.default_rng([self.seed, epoch, 1])
+            drawn = generator.random((len(self.labels), Geometric.DRAWS), dtype=np.float32)
+            self._drawn = epoch, torch.from_numpy(drawn).to(self.device)
+        return self._drawn[1]
