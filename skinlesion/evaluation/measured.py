@@ -44,6 +44,7 @@ class Measured:
         self.y, self.probabilities = predictions.y, predictions.probabilities
         self.lesions = int(predictions.frame["lesion_id"].nunique())
         self._once = Sample(self.y, self.probabilities, self.classes)
+        self._intervals: dict[str, tuple[float, float]] = {}
 
     @classmethod
     def reported(cls, predictions: Predictions) -> "Measured":
@@ -69,7 +70,9 @@ class Measured:
 
     def interval(self, address: str) -> tuple[float, float]:
         """Return its 95 % interval by drawing lesions (:mod:`skinlesion.evaluation.bootstrap`)."""
-        return interval(_drawn(self).value(address))
+        if address not in self._intervals:
+            self._intervals[address] = interval(_drawn(self).value(address))
+        return self._intervals[address]
 
     def text(self, address: str) -> str:
         """Return the number at an address as the registry prints it."""

@@ -99,18 +99,13 @@ def _tables(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from skinlesion.files import replacing
-    from skinlesion.reporting.report import (
-        add_figures,
-        chosen_sweeps,
-        collect_report,
-        report_page,
-    )
+    from skinlesion.reporting import report
 
     names, overrides = _apart(options.words)
-    collected = collect_report(chosen_sweeps(names, overrides), every_table=bool(names))
+    collected = report.collect_report(report.chosen_sweeps(names, overrides), bool(names))
     if not options.no_figures:
-        add_figures(collected, options.data)
-    page = report_page(collected)
+        report.add_figures(collected, options.data)
+    page = report.report_page(collected)
     out = options.out or collected.folder / "report.html"
     with replacing(out) as path:
         path.write_text(page, encoding="utf-8")

@@ -29,13 +29,14 @@ class Difference:
     """One metric of two runs, or its mean over pairs of runs; NaN where it cannot be measured.
 
     Attributes:
-        metric: the title of the number at `address`.
+        metric: what the number at `address` is called.
         a, b: of each run.
         difference: `b` - `a`.
         low, high: its 95 % interval.
         p: its two-sided p value, in [1 / draws, 1].
     """
 
+    metric: str
     address: str
     a: float
     b: float
@@ -43,16 +44,6 @@ class Difference:
     low: float
     high: float
     p: float
-
-    @property
-    def metric(self) -> str:
-        """What it is called."""
-        return metric_at(self.address)[1]
-
-    @property
-    def lower_is_better(self) -> bool:
-        """Whether that is so."""
-        return metric_at(self.address)[0].lower_is_better
 
 
 @dataclass(frozen=True)
@@ -72,11 +63,6 @@ class Comparison:
     seeds: tuple[str, ...]
     unpaired: tuple[str, ...]
     draws: int
-
-    @property
-    def role(self) -> str:
-        """What the images did in training."""
-        return SELECTED.get(self.part, "were trained on")
 
 
 def compare(
@@ -98,22 +84,19 @@ def compare(
     files = [tuple((path, read_predictions(path)) for path in pair) for pair in pairs.values()]
     if part is None:
         part = "test" if all("test" in run.splits for pair in files for _, run in pair) else "val"
-    left, right = [], []
-    for (path_a, run_a), (path_b, run_b) in files:
-        left.append(_part(run_a, part, path_a))
-        right.append(_part(run_b, part, path_b))
-        _check_same(left[-1], right[-1], f"{path_a} and {path_b}, part {part}")
-    return Comparison(
-        a,
-        b,
-        part,
-        _differences(left, right, draws, seed),
-        images=len(set().union(*(run.frame["image_id"] for run in left))),
-        lesions=len(set().union(*(run.frame["lesion_id"] for run in left))),
-        seeds=tuple(pairs),
-        unpaired=unpaired,
-        draws=draws,
+    left: list[Predictions] = []
+    right: list[Predictions] = []
+    for pair in files:
+        for (path, run), parts in zip(pair, (left, right), strict=True):
+            if part not in run.splits:
+                raise SkinlesionError(f"{path} has no part {part}; it has {listing(run.splits)}")
+            parts.append(run.part(part))
+        _check_same(left[-1], right[-1], f"{pair[0][0]} and {pair[1][0]}, part {part}")
+    rows = _differences(left, right, draws, seed)
+    images, lesions = (
+        len(set().union(*(run.frame[key] for run in left))) for key in ("image_id", "lesion_id")
     )
+    return Comparison(a, b, part, rows, images, lesions, tuple(pairs), unpaired, draws)
 
 
 def table(comparison: Comparison) -> str:
@@ -127,7 +110,9 @@ def table(comparison: Comparison) -> str:
     ]
     head = ["metric", "A", "B", "B - A", "95 % interval", "p"]
     laid = aligned([head, None, *rows, None])
-    return render("compare.txt", comparison=comparison, table=laid).rstrip()
+    lower = [row.metric for row in comparison.rows if metric_at(row.address)[0].lower_is_better]
+    role = SELECTED.get(comparison.part, "were trained on")
+    return render("compare.txt", found=comparison, table=laid, lower=lower, role=role).rstrip()
 
 
 def _differences(
@@ -142,7 +127,8 @@ def _differences(
         # The mean over pairs rounds; what is equal shall be equal.
         difference = float(np.round(b - a, 12))
         drawn = np.round(drawn_b[address] - drawn_a[address], 12)
-        rows.append(Difference(address, a, b, difference, *interval(drawn), _p_value(drawn)))
+        found = (a, b, difference, *interval(drawn), _p_value(drawn))
+        rows.append(Difference(metric_at(address)[1], address, *found))
     return tuple(rows)
 
 
@@ -173,13 +159,6 @@ def _runs(path: Path) -> dict[str, Path]:
             "(runs/<backbone>/<key>/seed<k>) or the folder of its seeds, trained to the end"
         )
     return {name: files[name] for name in sorted(files, key=lambda name: (len(name), name))}
-
-
-def _part(run: Predictions, part: str, path: Path) -> Predictions:
-    try:
-        return run.part(part)
-    except SkinlesionError as error:
-        raise SkinlesionError(f"{path}: {error}") from error
 
 
 def _check_same(a: Predictions, b: Predictions, where: str) -> None:

@@ -24,12 +24,7 @@ Key = float | str | None
 
 @dataclass(frozen=True)
 class Block:
-    """What belongs together when a table is sorted.
-
-    Attributes:
-        lines: of cells.
-        keys: what it is sorted by, one for each column; None is last.
-    """
+    """Lines of cells that stay together when a table is sorted; a key a column, None is last."""
 
     lines: list[list[str]]
     keys: list[Key]
@@ -40,9 +35,7 @@ class Layout:
     """A table laid out.
 
     Attributes:
-        table: the table.
-        head: the headings.
-        blocks: its lines.
+        table: the table; `head` its headings, `blocks` its lines.
         wide: whether published, audited and own values stand below each other.
         notes: what is said below it.
         missing: which rows and seeds are not run, empty if none.

@@ -37,13 +37,10 @@ class Picture:
 
 def pictures(folder: Path) -> list[Picture]:
     """Read the figures of a folder, in the order in which a reader asks for them."""
+    paths = sorted(folder.glob("*.png"))
+    order = [path for kind in TITLES for path in paths if path.stem.startswith(kind)]
     with ThreadPoolExecutor(max_workers=4) as threads:  # encoding lets other threads work
-        return [*threads.map(_picture, sorted(folder.glob("*.png"), key=_order))]
-
-
-def _order(path: Path) -> tuple[int, str]:
-    kinds = [i for i, kind in enumerate(TITLES) if path.stem.startswith(kind)]
-    return min(kinds, default=len(TITLES)), path.stem
+        return [*threads.map(_picture, dict.fromkeys([*order, *paths]))]
 
 
 def _picture(path: Path) -> Picture:

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from skinlesion.errors import listing
@@ -70,6 +71,7 @@ def _environment(kind: str) -> Environment:
         "keys": lambda keys: [None if key != key else key for key in keys],
         "number": number,
         "percent": percent,
+        "yaml": partial(yaml.safe_dump, sort_keys=False, allow_unicode=True),
         "several": lambda values: ", ".join(sorted({str(value) for value in values})),
         "pieces": lambda name: re.split(r"(?<=[a-z0-9])(?=[A-Z])", name),
     }

@@ -6,14 +6,14 @@ Everything follows from the run directories. What is damaged or unfinished is na
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
+import pandas as pd
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -51,64 +51,6 @@ CHOICES = {
     "seed": "seed",
 }
 OVERVIEW = ("accuracy", "balanced_accuracy", "macro.auc", "macro.f1", "ece")
-PROTOCOLS = {"image": "by image", "lesion": "by lesion"}
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A value of a run's config that is not the default job's; None where that has none."""
-
-    name: str
-    value: str
-    default: str | None
-
-
-@dataclass
-class RunReport:
-    """A finished run as a report shows it.
-
-    Attributes:
-        run: its files and what they are worth.
-        accuracy: the 95 % interval of the reported part's accuracy, by resampling lesions.
-        choices: what it is, in the words of the config's axes.
-        differences: where its config is not the default job with this backbone.
-        pictures: its figures.
-        note: why there are none.
-    """
-
-    run: Run
-    accuracy: tuple[float, float]
-    choices: Mapping[str, str]
-    differences: Sequence[Difference]
-    pictures: Sequence[Picture] = ()
-    note: str = ""
-
-    @property
-    def place(self) -> tuple[str, ...]:
-        """`<backbone>`, `<key>` and `seed<k>`."""
-        return self.run.directory.path.parts[-3:]
-
-    @property
-    def name(self) -> str:
-        """Its place in one word, which is also where a link to it goes."""
-        return "_".join("-".join(self.place).split())
-
-    @property
-    def protocol(self) -> str:
-        """`by image` or `by lesion`, with the fold if it is one."""
-        config = self.run.config
-        name = PROTOCOLS.get(config.by or "", config.split)
-        return f"{name}, fold {config.fold} of {config.folds}" if config.folds else name
-
-    @property
-    def by(self) -> str:
-        """What is never divided: image or lesion."""
-        return self.run.config.by or self.protocol
-
-    @property
-    def config(self) -> str:
-        """The whole config as YAML."""
-        return yaml.safe_dump(self.run.values, sort_keys=False, allow_unicode=True)
 
 
 @dataclass(frozen=True)
@@ -117,7 +59,7 @@ class SplitLeak:
 
     part: Measured
     leak: Leak
-    runs: list[RunReport]
+    runs: list[Run]
 
 
 @dataclass
@@ -129,24 +71,26 @@ class Report:
         runs: the finished ones.
         tables: of the sweeps.
         left_out: run directories that are damaged or unfinished, relative to the folder, and why.
-        written: when, in UTC.
+        pictures: the figures of a run, by its name.
+        undrawn: why a run has none, by its name.
     """
 
     folder: Path
-    runs: Sequence[RunReport]
+    runs: Sequence[Run]
     tables: Sequence[Table]
     left_out: Mapping[Path, str]
-    written: datetime = field(default_factory=lambda: datetime.now(UTC))
+    pictures: dict[str, list[Picture]] = field(default_factory=dict)
+    undrawn: dict[str, str] = field(default_factory=dict)
 
     @property
     def leaks(self) -> list[SplitLeak]:
         """How many held-out images show a lesion of training, equal splits once."""
         found: dict[str, SplitLeak] = {}
-        for shown in self.runs:
-            for part in shown.run.parts:
-                if leak := shown.run.leaks.get(part.name):
-                    split = json.dumps([shown.protocol, part.name, leak.model_dump()])
-                    found.setdefault(split, SplitLeak(part, leak, [])).runs.append(shown)
+        for run in self.runs:
+            for part in run.parts:
+                if leak := run.leaks.get(part.name):
+                    split = json.dumps([run.protocol, part.name, leak.model_dump()])
+                    found.setdefault(split, SplitLeak(part, leak, [])).runs.append(run)
         return [found[split] for split in sorted(found)]
 
 
@@ -181,15 +125,14 @@ def collect_report(sweeps: Sequence[Sweep], every_table: bool) -> Report:
         SkinlesionError: if no finished run can be read.
     """
     results = Results(sweeps)
-    runs = [_run_report(run) for run in tqdm([*results.every_run()], "runs", disable=None)]
-    left_out = {**results.damaged, **dict(_unfinished(results.folder))}
+    runs = [*results.every_run()]
+    left_out = {**results.damaged, **{d.path: _progress(d) for d in results.unfinished}}
     if not runs:
-        what = f"; {len(left_out)} are damaged or unfinished" if left_out else ""
-        first = f" ({(path := next(iter(left_out)))}: {left_out[path]})" if left_out else ""
+        others = "".join(f"\n  {path}: {why}" for path, why in left_out.items())
         raise SkinlesionError(
-            f"{results.folder} holds no finished run that can be read{what}{first}. Expected "
+            f"{results.folder} holds no finished run that can be read. Expected "
             "<backbone>/<key>/seed<k>/DONE below it; name another folder with machine.runs=…, or "
-            "train one."
+            f"train one.{others}"
         )
     tables = [
         build_table(sweep, results)
@@ -212,17 +155,18 @@ def add_figures(report: Report, data: Path | None) -> None:
     """
     from skinlesion.reporting.figures import draw_run_figures, outdated  # matplotlib: a second
 
-    for shown in tqdm(report.runs, "figures", disable=None):
-        directory = RunDirectory(shown.run.directory.path)
+    for run in tqdm(report.runs, "figures", disable=None):
+        directory = RunDirectory(run.directory.path)
         with tempfile.TemporaryDirectory() as elsewhere:
             try:
                 if outdated(directory):
-                    if not _writable(directory):
+                    place = directory.figures if directory.figures.exists() else directory.path
+                    if not os.access(place, os.W_OK):
                         directory.figures = Path(elsewhere)
                     draw_run_figures(directory, data)
             except Exception as error:  # whatever is wrong with one run stops no other
-                shown.note = f"The figures could not be drawn: {one_line(error)}"
-            shown.pictures = pictures(directory.figures)
+                report.undrawn[run.name] = one_line(error)
+            report.pictures[run.name] = pictures(directory.figures)
 
 
 def report_page(report: Report) -> str:
@@ -231,29 +175,35 @@ def report_page(report: Report) -> str:
         "report.html",
         report=report,
         layouts=[lay_out(table) for table in report.tables],
-        overview={address: metric_at(address)[1] for address in OVERVIEW},
-        metrics=AVERAGED,
+        now=datetime.now(UTC),
+        choices=_choices,
+        differences=_differences,
+        overview=OVERVIEW,
         overall=[name for name in OVERALL if name != "n"],
+        metrics=AVERAGED,
         title_of=lambda address: metric_at(address)[1],
     )
 
 
-def _run_report(run: Run) -> RunReport:
-    choices = {
-        title: str(value).rpartition(".")[2] if address.endswith("_target_") else str(value)
-        for title, address in CHOICES.items()
-        if (value := OmegaConf.select(run.directory.config, address)) is not None
+def _choices(run: Run) -> dict[str, str]:
+    """Return what a run is, in the words of the config's axes."""
+    found = {title: OmegaConf.select(run.directory.config, at) for title, at in CHOICES.items()}
+    built = {title for title, address in CHOICES.items() if address.endswith("_target_")}
+    return {
+        title: str(value).rpartition(".")[2] if title in built else str(value)
+        for title, value in found.items()
+        if value is not None
     }
-    accuracy = run.part.interval("accuracy")
-    return RunReport(run, accuracy, {**choices, "weights": run.weights}, _differences(run))
 
 
-def _differences(run: Run) -> list[Difference]:
-    """Return where a config differs from the default job with the same backbone."""
+def _differences(run: Run) -> list[tuple[str, str, str | None]]:
+    """Return where a config is not that of the default job with the same backbone: name and both.
+
+    What a run does not name came later than it, or belongs to a choice that it did not take.
+    """
     own, usual = _flat(run.values), _default(run.config.backbone, run.config.seed)
-    # What a run does not name came later than it, or belongs to a choice that it did not take.
     return [
-        Difference(name, value, usual.get(name))
+        (name, value, usual.get(name))
         for name, value in own.items()
         if value != usual.get(name)
         and name.partition(".")[0] not in ("weights", "seed", *NO_PART_OF_A_RUN)
@@ -276,31 +226,14 @@ def _default(backbone: str, seed: int) -> dict[str, str]:
 
 def _flat(values: Any) -> dict[str, str]:
     """Return each value of a config as text by its full name."""
-    return dict(_leaves("", values))
+    (flat,) = pd.json_normalize(values).to_dict("records")
+    return {str(name): "none" if value is None else str(value) for name, value in flat.items()}
 
 
-def _leaves(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from _leaves(f"{name}.{key}" if name else str(key), inner)
-    else:
-        yield name, "none" if value is None else str(value)
-
-
-def _unfinished(runs: Path) -> Iterator[tuple[Path, str]]:
-    """Yield each run directory without DONE, and how far it is."""
-    for path in runs.glob("*/*/seed*"):
-        if not path.is_dir() or (path / "DONE").exists():
-            continue
-        directory = RunDirectory(path)
-        try:
-            epochs = len(read_history(directory.history)) if directory.history.exists() else 0
-        except SkinlesionError:
-            epochs = 0
-        state = "running" if (path / ".lock").exists() and directory.locked() else "unfinished"
-        yield path, f"{state}, {epochs} epochs trained"
-
-
-def _writable(directory: RunDirectory) -> bool:
-    place = directory.figures if directory.figures.exists() else directory.path
-    return os.access(place, os.W_OK)
+def _progress(directory: RunDirectory) -> str:
+    try:
+        epochs = len(read_history(directory.history)) if directory.history.exists() else 0
+    except SkinlesionError:
+        epochs = 0
+    locked = (directory.path / ".lock").exists() and directory.locked()
+    return f"{'running' if locked else 'unfinished'}, {epochs} epochs trained"

@@ -50,16 +50,6 @@ class Provenance(BaseModel):
     parameters: int
     seconds_per_epoch: float
 
-    @property
-    def code(self) -> str:
-        """The commit, and whether it was changed."""
-        return f"{self.commit}"[:7] + (" with uncommitted changes" if self.dirty else "")
-
-    @property
-    def hardware(self) -> str | None:
-        """The GPU, or else the processor."""
-        return self.gpu or self.cpu
-
 
 class Leak(BaseModel):
     """How many held-out images show a lesion that is also in training."""
@@ -102,6 +92,23 @@ class Run:
         self.parts = [self.part, *others]
 
     @property
+    def place(self) -> tuple[str, ...]:
+        """`<backbone>`, `<key>` and `seed<k>`."""
+        return self.directory.path.parts[-3:]
+
+    @property
+    def name(self) -> str:
+        """Its place in one word, which is also where a link to it goes."""
+        return "_".join("-".join(self.place).split())
+
+    @property
+    def protocol(self) -> str:
+        """`by image` or `by lesion`, with the fold if it is one."""
+        config = self.config
+        name = f"by {config.by}" if config.by else config.split
+        return f"{name}, fold {config.fold} of {config.folds}" if config.folds else name
+
+    @property
     def leak(self) -> float | None:
         """The share of the reported images whose lesion is also in training."""
         return self.leaks[self.part.name].share if self.part.name in self.leaks else None
@@ -139,7 +146,7 @@ class Results:
     Attributes:
         folder: that folder.
         damaged: finished runs that could not be read, and why; known once they were asked for.
-        unfinished: the other run directories.
+        unfinished: the directories of the other runs.
     """
 
     def __init__(self, sweeps: Sequence[Sweep]) -> None:
@@ -147,24 +154,25 @@ class Results:
         addresses = dict.fromkeys(a for sweep in sweeps for a in sweep.columns.values())
         self.addresses = [a for a in addresses if a is not None and not a.startswith("run.")]
         self.failures = Failures(self.folder)
-        self.found, unreadable = find_runs(self.folder)
-        self.damaged = {path: why for path, why in unreadable.items() if (path / "DONE").exists()}
+        found, self.damaged = find_runs(self.folder)
+        self._done = {name: [d for d in same if d.done.exists()] for name, same in found.items()}
+        self.unfinished = [d for same in found.values() for d in same if not d.done.exists()]
         self._runs: dict[Path, Run] = {}
         self._measured: dict[tuple[Path, ...], dict[str, Ours | None]] = {}
 
     def every_run(self) -> Iterator[Run]:
         """Yield each finished run that can be read, by its path."""
-        directories = [directory for same in self.found.values() for directory in same]
+        directories = [directory for same in self._done.values() for directory in same]
         yield from self._read(sorted(directories, key=lambda directory: directory.path))
 
     def finished(self, job: Job) -> list[Run]:
         """Return the runs of a job that are DONE: one, or one for each data and weights."""
-        return [*self._read(self.found.get(identity(job.config), []))]
+        return [*self._read(self._done.get(identity(job.config), []))]
 
     def _read(self, directories: Sequence[RunDirectory]) -> Iterator[Run]:
         for directory in directories:
             path = directory.path
-            if path not in self._runs and path not in self.damaged and directory.done.exists():
+            if path not in self._runs and path not in self.damaged:
                 try:
                     self._runs[path] = Run(directory)
                 except Exception as error:  # whatever is wrong with one run stops no other

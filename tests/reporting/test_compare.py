@@ -145,7 +145,7 @@ def test_the_test_part_is_compared_where_there_is_one(tmp_path):
     assert compare(a, b, part="val", draws=10).part == "val"
     only_val = run_of(tmp_path / "c", both[0])
     assert compare(a, only_val, draws=10).part == "val"
-    with pytest.raises(SkinlesionError, match=r"c/predictions\.csv: no predictions for split 'te"):
+    with pytest.raises(SkinlesionError, match=r"c/predictions\.csv has no part test; it has val"):
         compare(a, only_val, part="test")
 
 
