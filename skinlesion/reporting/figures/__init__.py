@@ -1,4 +1,4 @@
-"""The figures of a run, from its directory: what is measured in `part`, a module for each kind."""
+"""The figures of a run, from its directory, and of an explained image."""
 
 from skinlesion.reporting.figures.run import draw_run_figures, outdated
 

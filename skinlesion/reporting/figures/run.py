@@ -2,37 +2,28 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from skinlesion.data.run_images import RunImages, open_run_images
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.calibration import fit_temperature
-from skinlesion.runs.history import read_history
-from skinlesion.runs.predictions import Predictions, read_predictions
-from skinlesion.reporting.figures.confusion import confusion_matrix
-from skinlesion.reporting.figures.curves import precision_recall, roc
-from skinlesion.reporting.figures.f1 import per_class_f1, published_row, row_name
+from skinlesion.evaluation.measured import Measured
+from skinlesion.reporting.figures import gallery, quality
 from skinlesion.reporting.figures.learning import learning_curves
-from skinlesion.reporting.figures.mistakes import mistakes
-from skinlesion.reporting.figures.page import Page
-from skinlesion.reporting.figures.part import Part
-from skinlesion.reporting.figures.reliability import reliability
-from skinlesion.reporting.figures.source import Source, open_source
-from skinlesion.runs.directory import RunDirectory
+from skinlesion.reporting.figures.style import save
+from skinlesion.runs.directory import RunDirectory, read_history
+from skinlesion.runs.predictions import read_predictions
+from skinlesion.text import counted
 
-if TYPE_CHECKING:
-    from skinlesion.serving.model import LesionModel
-
-FITTED_ON = "val"
 LAST = "learning_curves"  # to be drawn: where it is, the others are
+ELSEWHERE = "With the folder of its images: skinlesion figures RUN --data FOLDER"
 
 log = logging.getLogger(__name__)
-
-Drawing = tuple[str, Callable[[], Page | None]]
 
 
 def draw_run_figures(run: RunDirectory, data_root: Path | None = None) -> list[Path]:
@@ -40,8 +31,8 @@ def draw_run_figures(run: RunDirectory, data_root: Path | None = None) -> list[P
 
     `learning_curves`, and for each part of the predictions `confusion_matrix_`, `roc_`,
     `precision_recall_`, `reliability_`, `per_class_f1_` and, where the images are, `mistakes_` and
-    (with a checkpoint) `attention_` with the part's name. Where they are not, one line of log says
-    so.
+    (with a checkpoint) `attention_` with the part's name. A figure that cannot be drawn is a line
+    of log that names it: no run is lost to a figure.
 
     Args:
         run: its directory; config, history, predictions and the checkpoint are read.
@@ -51,15 +42,14 @@ def draw_run_figures(run: RunDirectory, data_root: Path | None = None) -> list[P
         The paths of the PNGs.
 
     Raises:
-        SkinlesionError: if the predictions or the history are missing or wrong.
+        SkinlesionError: if the config or the predictions are missing or wrong.
     """
-    predictions = read_predictions(run.predictions)
-    drawings = list(_drawings(run, predictions, data_root))
-    paths = []
-    for name, draw in (bar := tqdm(drawings, "figures", unit="figure", leave=False, disable=None)):
-        bar.set_postfix_str(name)
-        if (page := draw()) is not None:
-            paths.append(page.save(run.figures / f"{name}.png"))
+    paths, drawings = [], dict(_drawings(run, data_root))
+    for name, draw in tqdm(drawings.items(), "figures", unit="figure", leave=False, disable=None):
+        try:
+            paths.append(save(draw(), run.figures / f"{name}.png"))
+        except Exception as error:
+            log.warning("%s is not drawn: %s", name, " ".join(str(error).split()))
     return paths
 
 
@@ -70,55 +60,52 @@ def outdated(run: RunDirectory) -> bool:
 
 
 def _drawings(
-    run: RunDirectory, predictions: Predictions, data_root: Path | None
-) -> Iterator[Drawing]:
+    run: RunDirectory, data_root: Path | None
+) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """Yield each figure's name and how it is drawn."""
-    config, words = run.config, describe(run.config)
-    history = read_history(run.history)
-    temperature, images = None, ""
-    if FITTED_ON in predictions.splits:
-        held_out = predictions.part(FITTED_ON)
-        temperature = fit_temperature(held_out.y, held_out.probabilities)
-        images = f"the {len(held_out.y):,} images of the validation part"
-    source = open_source(config, data_root)
-    published = published_row(config, predictions.classes)
-    load = cache(partial(_load, run))  # once, whatever the number of parts
-    for name in predictions.splits:
-        part = Part(name, words, predictions.part(name))
-        fitted_on = f"{images}, these very images" if name == FITTED_ON else images
-        yield f"confusion_matrix_{name}", partial(confusion_matrix, part)
-        yield f"roc_{name}", partial(roc, part)
-        yield f"precision_recall_{name}", partial(precision_recall, part)
-        yield f"reliability_{name}", partial(reliability, part, temperature, fitted_on)
-        yield f"per_class_f1_{name}", partial(per_class_f1, part, published, row_name(config))
-        if source is not None:
-            yield f"mistakes_{name}", partial(mistakes, part, source)
-            if run.best.exists():
-                yield f"attention_{name}", partial(_attention, load, part, source)
-    yield LAST, partial(learning_curves, history, config, words)
-
-
-def _load(run: RunDirectory) -> "LesionModel":
-    from skinlesion.serving.model import load_run  # torch, for this figure alone
-
-    return load_run(run.path)
-
-
-def _attention(load: Callable[[], "LesionModel"], part: Part, source: Source) -> Page | None:
-    """Draw where the network looks."""
-    from skinlesion.reporting.figures.attention import class_panel
-    from skinlesion.serving.attention import explain
-
+    config, predictions = run.config, read_predictions(run.predictions)
+    parts = {name: Measured(predictions.part(name)) for name in predictions.splits}
+    temperature, fitted_on = None, ""
+    if (val := parts.get("val")) is not None:
+        temperature = fit_temperature(val.y, val.probabilities)
+        fitted_on = f"the {counted(len(val.y), 'image')} of the validation part"
     try:
-        model = load()
-        return class_panel(part, lambda i: explain(model, source.read(i), source.metadata(i)))
+        images = open_run_images(config, data_root)
     except SkinlesionError as error:
-        log.warning("attention of %s is not drawn: %s", part.name, error)
-        return None
+        log.warning("mistakes and attention are not drawn: %s. %s", error, ELSEWHERE)
+        images = None
+    row, published = quality.published_row(config, predictions.classes)
+    for name, part in parts.items():
+        about = _about(config, part)
+        on = f"{fitted_on}, these very images" if name == "val" else fitted_on
+        yield f"confusion_matrix_{name}", partial(quality.confusion_matrix, part, about)
+        yield f"roc_{name}", partial(quality.roc, part, about)
+        yield f"precision_recall_{name}", partial(quality.precision_recall, part, about)
+        yield f"reliability_{name}", partial(quality.reliability, part, about, temperature, on)
+        yield f"per_class_f1_{name}", partial(quality.per_class_f1, part, about, row, published)
+        if images is not None:
+            yield f"mistakes_{name}", partial(gallery.mistakes, part, about, images)
+            if run.best.exists():
+                yield f"attention_{name}", partial(_attention, run, part, about, images)
+    yield LAST, lambda: learning_curves(read_history(run.history), config, _about(config))
 
 
-def describe(config: DictConfig) -> str:
-    """Say which run it is: `mobilenet_v2, seed 0, split by lesion`."""
-    backbone = OmegaConf.select(config, "backbone.name")
-    by = OmegaConf.select(config, "split.by")
-    return f"{backbone}, seed {config.seed}, split by {by}"
+def _about(config: DictConfig, part: Measured | None = None) -> str:
+    """Return which run it is, and the part and its size: the line under a title."""
+    backbone, by = (OmegaConf.select(config, key) for key in ("backbone.name", "split.by"))
+    run = f"{backbone}, seed {config.seed}, split by {by}"
+    if part is None:
+        return run
+    name = {"val": "validation"}.get(part.name, part.name)
+    size = f"{counted(len(part.y), 'image')} of {counted(part.lesions, 'lesion')}"
+    return f"{run} · {name} part, which {part.role}: {size}"
+
+
+def _attention(run: RunDirectory, part: Measured, about: str, images: RunImages) -> Figure:
+    from skinlesion.serving.attention import explain  # torch, for this figure alone
+    from skinlesion.serving.model import load_run
+
+    model = load_run(run.path)
+    return gallery.class_panel(
+        part, about, lambda i: explain(model, images.pixels(i), images.metadata(i))
+    )
