@@ -28,7 +28,6 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from skinlesion.errors import SkinlesionError, listing
 from skinlesion.evaluation.metrics import Sample
 from skinlesion.runs.predictions import Predictions
 
@@ -47,7 +46,7 @@ def resample(
     by the means over classes. The order of rows does not matter.
 
     Raises:
-        SkinlesionError: for an unknown address, several splits, or `draws` below 1.
+        SkinlesionError: for an unknown address.
     """
     return mean_over_runs([part], addresses, draws, seed)
 
@@ -62,10 +61,7 @@ def mean_over_runs(
 
     An interval of such draws covers the sampling of lesions given these trained networks, all of
     them; it is no interval for the next seed, and does not contain the standard deviation over
-    seeds.
-
-    Raises:
-        SkinlesionError: as :func:`resample`, and if there is no part.
+    seeds. Raises as :func:`resample`.
     """
     total = dict.fromkeys(addresses, np.zeros(draws))
     for sample in drawn(parts, draws, seed):
@@ -80,16 +76,11 @@ def drawn(parts: Sequence[Predictions], draws: int = 1000, seed: int = 0) -> Ite
     often in each, and what they have in common is in common in every draw. (A run that holds out a
     part of these lesions has as many as it held out on average, not in every draw.)
 
-    Raises:
-        SkinlesionError: if there is no part, one has several splits, or `draws` is below 1.
+    Args:
+        parts: one split each.
+        draws: D.
+        seed: of the draws.
     """
-    if not parts:
-        raise SkinlesionError("no predictions to resample; expected those of one run at least")
-    for part in parts:
-        if len(part.splits) != 1:
-            raise SkinlesionError(
-                f"the predictions are of {listing(part.splits)}; expected one split: take a part"
-            )
     keys = [part.frame[["lesion_id", "image_id"]].to_numpy(dtype=str) for part in parts]
     union = np.unique(np.concatenate([key[:, 0] for key in keys]))
     times = multiplicities(len(union), draws, seed)
@@ -114,12 +105,8 @@ def multiplicities(n_lesions: int, draws: int, seed: int) -> Singles:
     """Draw `n_lesions` of as many lesions, `draws` times: how often each came, (n_lesions, draws).
 
     Drawn with replacement. Lesions are rows because that makes picking those of one run or class
-    cheap. Raises SkinlesionError if there is no lesion or `draws` is below 1.
+    cheap.
     """
-    if n_lesions < 1 or draws < 1:
-        raise SkinlesionError(
-            f"{draws} draws of {n_lesions} lesions; expected one of each at least"
-        )
     random = np.random.default_rng(seed)
     counts = np.empty((n_lesions, draws), dtype=np.float32)
     step = max(1, BLOCK // n_lesions)

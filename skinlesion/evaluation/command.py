@@ -8,23 +8,11 @@ from pathlib import Path
 
 def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int | None]:
     """Print the metrics of a run from its predictions, split by split."""
-    parser.description = """\
-Print the metrics of a run from its predictions, split by split: per class (each
-against the rest), their macro mean and population standard deviation (the
-paper's sigma), and over all images."""
     parser.epilog = "example: skinlesion evaluate runs/resnet50/1f3a5b7c9d/seed0"
-    parser.add_argument(
-        "predictions",
-        type=Path,
-        metavar="PREDICTIONS.csv",
-        help="image_id, lesion_id, split, label, and one probability column per class; or a run's "
-        "directory",
-    )
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="print one JSON object, split to metrics, in full precision",
-    )
+    what = "image_id, lesion_id, split, label, a probability column per class; or a run's directory"
+    parser.add_argument("predictions", type=Path, metavar="PREDICTIONS.csv", help=what)
+    about = "print one JSON object, split to metrics, in full precision"
+    parser.add_argument("--json", action="store_true", help=about)
     return run
 
 

@@ -50,8 +50,7 @@ class Sample:
             (D, C); the false negatives are `support` - `tp`.
 
     Raises:
-        SkinlesionError: if shapes do not fit, there is no image, a label is not in [0, C) or a
-            probability is not finite.
+        SkinlesionError: if shapes do not fit, or a probability is not finite.
     """
 
     def __init__(
@@ -66,10 +65,6 @@ class Sample:
             raise SkinlesionError(
                 f"labels {y.shape} and probabilities {probabilities.shape} do not fit; expected "
                 f"(n,) and (n, {c}), n at least 1"
-            )
-        if y.min() < 0 or y.max() >= c:
-            raise SkinlesionError(
-                f"labels run from {y.min()} to {y.max()}; expected class indices below {c}"
             )
         if not np.isfinite(probabilities).all():
             raise SkinlesionError("some probabilities are not finite; the model has diverged")
@@ -268,7 +263,7 @@ BY_CLASS = {metric.name: metric for metric in REGISTRY if metric.by_class}
 AVERAGED = {name: metric for name, metric in BY_CLASS.items() if name != "support"}
 
 
-def macro(values: Floats, support: Ints | None = None) -> Floats:
+def macro(values: Floats) -> Floats:
     """Mean over the classes that have a value: (..., C) to (...)."""
     return weighted(values, np.ones(values.shape[-1], dtype=np.int64))
 
@@ -284,7 +279,7 @@ def weighted(values: Floats, support: Ints) -> Floats:
     return _ratio(total.sum(axis=-1), (known * support).sum(axis=-1))
 
 
-def sd(values: Floats, support: Ints | None = None) -> Floats:
+def sd(values: Floats) -> Floats:
     """Population standard deviation over the classes that have a value: (..., C) to (...).
 
     It is sigma in Tables 5 and 6. The paper's values are STDEV.P cut, not rounded, to three
@@ -294,9 +289,9 @@ def sd(values: Floats, support: Ints | None = None) -> Floats:
 
 
 MEANS: dict[str, Callable[[Floats, Ints], Floats]] = {
-    "macro": macro,
+    "macro": lambda values, support: macro(values),
     "weighted": weighted,
-    "sd": sd,
+    "sd": lambda values, support: sd(values),
 }
 
 
@@ -361,10 +356,8 @@ def evaluate(y: Ints, probabilities: Floats, classes: tuple[str, ...]) -> dict[s
 def evaluate_file(path: str | Path) -> dict[str, dict[str, Any]]:
     """Evaluate each split of a predictions file; SkinlesionError if the file is wrong."""
     predictions = read_predictions(path)
-    parts = {split: predictions.part(split) for split in predictions.splits}
-    return {
-        split: evaluate(part.y, part.probabilities, part.classes) for split, part in parts.items()
-    }
+    parts = map(predictions.part, predictions.splits)
+    return {p.splits[0]: evaluate(p.y, p.probabilities, p.classes) for p in parts}
 
 
 def summary_table(metrics: dict[str, Any]) -> str:
@@ -377,10 +370,8 @@ def summary_table(metrics: dict[str, Any]) -> str:
     for label, values in metrics["per_class"].items():
         rows.append([label, *(number(values.get(n), m.format) for n, m in BY_CLASS.items())])
     rows.append(None)
-    for title, mean in (("macro mean", "macro"), ("sd", "sd")):
-        rows.append(
-            [title, "", *(number(metrics[mean].get(n), m.format) for n, m in AVERAGED.items())]
-        )
+    for title, mean in (("macro mean", metrics["macro"]), ("sd", metrics["sd"])):
+        rows.append([title, "", *(number(mean.get(n), m.format) for n, m in AVERAGED.items())])
     overall = ", ".join(f"{m.title} {number(metrics[n], m.format)}" for n, m in OVERALL.items())
     return f"{aligned([*rows, None])}\n{overall}"
 

@@ -11,7 +11,6 @@ from skinlesion.evaluation import metrics
 
 FIXTURE = json.loads((Path(__file__).parent / "fixtures" / "authors_runs.json").read_text())
 RUNS = {run["notebook"]: run for run in FIXTURE["runs"]}
-ALL_RUNS = Path(__file__).parents[3] / "shared" / "reference" / "authors_runs.json"
 
 # Printed with two decimals: half a unit of the last place.
 TWO_DECIMALS = 0.005 + 1e-9
@@ -88,34 +87,3 @@ def test_counts_and_accuracy_from_a_full_confusion_matrix():
 )
 def test_sigma_of_table_5_is_the_population_sd_cut_to_three_decimals(row, sigma):
     assert np.floor(metrics.sd(np.array(row)) * 1000) / 1000 == sigma
-
-
-def test_densenet_sigma_comes_out_of_the_counts():
-    # From counts, not from cells of two decimals: .0885, where Table 5 prints .088 (cut).
-    f1 = metrics.f1(counts_of(RUNS[45]["counts"].values()))
-    assert metrics.sd(f1) == pytest.approx(0.0885, abs=5e-5)
-
-
-@pytest.mark.skipif(not ALL_RUNS.exists(), reason=f"the reference runs are not at {ALL_RUNS}")
-def test_every_run_of_the_authors_agrees_with_its_report():
-    # Some notebooks print the counts of some classes only; 28 print any.
-    runs = [run for run in json.loads(ALL_RUNS.read_text())["runs"] if run.get("ovr_confusion")]
-    assert len(runs) == 28
-    for run in runs:
-        printed = run["ovr_confusion"]
-        counts = counts_of(
-            [cells[name] for name in ("TP", "FP", "FN", "TN")] for cells in printed.values()
-        )
-        assert_report(
-            counts,
-            [
-                [run["report"][label][name] for name in ("precision", "recall", "f1", "support")]
-                for label in printed
-            ],
-        )
-        for ours, name in (
-            (metrics.recall(counts), "sensitivity"),
-            (metrics.specificity(counts), "specificity"),
-            (metrics.ovr_accuracy(counts), "accuracy_ovr"),
-        ):
-            assert ours == pytest.approx([cells[name] for cells in printed.values()], abs=1e-12)

@@ -116,27 +116,11 @@ def test_a_class_absent_from_a_draw_is_not_measured_and_not_averaged():
     assert np.isnan(samples["per_class.mel.auc"][all_q]).all()
 
 
-def test_one_lesion_alone_is_drawn_as_it_is():
-    part = random_part(0, lesions=1)
-    samples = bootstrap.resample(part, ADDRESSES, draws=3)
-    expected = values_on(part, np.arange(20))
-    # Counts are whole numbers: what comes from them, and AUC, is the same to the last bit or two.
-    np.testing.assert_allclose(stacked(samples), [expected] * 3, rtol=1e-15, atol=1e-16)
-
-
 def test_the_order_of_rows_does_not_matter():
     part = random_part(1)
     shuffled = Predictions(part.frame.sample(frac=1, random_state=0), part.classes)
     one, other = (bootstrap.resample(p, ADDRESSES, draws=20) for p in (part, shuffled))
     np.testing.assert_array_equal(stacked(one), stacked(other))
-
-
-def test_more_classes_and_a_name_with_a_dot():
-    classes = tuple(f"v1.{c}" for c in range(9))
-    part = part_of(range(9), range(9), np.eye(9), classes)
-    samples = bootstrap.resample(part, ["per_class.v1.8.recall", "accuracy"], draws=10)
-    assert samples["accuracy"].tolist() == [1] * 10
-    assert np.nanmin(samples["per_class.v1.8.recall"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -151,19 +135,6 @@ def test_an_unknown_address_is_named(address):
     message = f"no metric '{address}'; expected n, accuracy, .* the classes are akiec, mel, nv"
     with pytest.raises(SkinlesionError, match=message):
         bootstrap.resample(part, [address], draws=2)
-
-
-def test_what_cannot_be_resampled_is_refused():
-    part = random_part(0)
-    with pytest.raises(SkinlesionError, match="0 draws of 8 lesions"):
-        bootstrap.resample(part, ["accuracy"], draws=0)
-    with pytest.raises(SkinlesionError, match="10 draws of 0 lesions"):
-        lesion_weights([], draws=10, seed=0)
-    with pytest.raises(SkinlesionError, match="those of one run at least"):
-        bootstrap.mean_over_runs([], ["accuracy"])
-    both = pd.concat([part.frame, part.frame.assign(split="val")])
-    with pytest.raises(SkinlesionError, match="are of test, val; expected one split"):
-        bootstrap.resample(Predictions(both, CLASSES), ["accuracy"])
 
 
 def test_interval_takes_percentiles_of_what_was_measured():
@@ -183,22 +154,6 @@ def test_runs_share_the_draws_of_the_lesions_they_share():
         expected += np.array([values_on(part, draw) for draw in rows]) / 2
     samples = bootstrap.mean_over_runs([first, second], ADDRESSES, draws=30, seed=5)
     np.testing.assert_allclose(stacked(samples), expected, rtol=0, atol=1e-12)
-
-
-def test_a_run_repeated_is_as_uncertain_as_once_and_runs_apart_are_less():
-    random = np.random.default_rng(0)
-    right = random.random((4, 100)) < 0.7
-    runs = [part_of(range(100), np.where(r, 0, 1), np.eye(3)[[0] * 100]) for r in right]
-    once = bootstrap.resample(runs[0], ["accuracy"])["accuracy"]
-    four = bootstrap.mean_over_runs([runs[0]] * 4, ["accuracy"])["accuracy"]
-    np.testing.assert_allclose(four, once, rtol=1e-15)
-    apart = [
-        Predictions(run.frame.assign(lesion_id=run.frame["lesion_id"] + f"of{k}"), CLASSES)
-        for k, run in enumerate(runs)
-    ]
-    # Four independent accuracies: half the standard error.
-    samples = bootstrap.mean_over_runs(apart, ["accuracy"])["accuracy"]
-    assert samples.std() / once.std() == pytest.approx(1 / 2, abs=0.05)
 
 
 def test_a_draw_without_any_lesion_of_a_run_has_no_mean():

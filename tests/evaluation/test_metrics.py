@@ -42,13 +42,8 @@ def once(metric, y, probabilities):
     return metric(Sample(np.array(y), probabilities, classes))[0]
 
 
-def test_the_confusion_matrix_has_the_truth_in_rows_and_keeps_classes_that_never_occur():
-    assert SAMPLE.confusion.tolist() == [CONFUSION.tolist()]
-    alone = Sample(np.array([0, 0]), np.eye(3)[[0, 1]], CLASSES)
-    assert alone.confusion.tolist() == [[[1, 1, 0], [0, 0, 0], [0, 0, 0]]]
-
-
 def test_counts_of_each_class_against_the_rest():
+    assert SAMPLE.confusion.tolist() == [CONFUSION.tolist()]  # the truth in rows
     counts = (SAMPLE.tp, SAMPLE.fp, SAMPLE.support - SAMPLE.tp, SAMPLE.tn)
     assert [part[0].tolist() for part in counts] == [[3, 2, 2], [1, 1, 1], [2, 1, 0], [4, 6, 7]]
 
@@ -107,13 +102,10 @@ def test_a_class_absent_from_the_labels_is_not_measured_and_not_averaged():
 def test_one_class_alone_has_neither_specificity_nor_auc():
     result = evaluate(np.array([1, 1]), np.array([[0.2, 0.8], [0.6, 0.4]]), ("a", "b"))
     assert result["per_class"]["b"]["recall"] == 0.5
-    assert result["per_class"]["b"]["specificity"] is None
-    assert result["macro"]["auc"] is None
-    assert result["sd"]["auc"] is None
-    # b alone has images, and no specificity; that of a, which has none, weighs nothing
-    assert result["weighted"]["specificity"] is None
-    assert result["ovr_balanced_accuracy"] is None
-    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    unmeasured = (result["per_class"]["b"]["specificity"], result["macro"]["auc"])
+    # The specificity of a, which has no image, weighs nothing.
+    unmeasured += (result["sd"]["auc"], result["weighted"]["specificity"])
+    assert (*unmeasured, result["ovr_balanced_accuracy"]) == (None,) * 5
 
 
 def test_auc_counts_a_tie_one_half():
@@ -124,27 +116,12 @@ def test_auc_counts_a_tie_one_half():
     assert area == pytest.approx([0.875, 0.875])
 
 
-def test_auc_is_one_vs_rest():
-    # Class 0: positive .6, negatives .3, .7     -> 1 of 2 pairs
-    # Class 1: positive .5, negatives .3, .2     -> 2 of 2
-    # Class 2: positive .1, negatives .1, .2     -> a tie and a loss of 2
-    probabilities = np.array([[0.6, 0.3, 0.1], [0.3, 0.5, 0.2], [0.7, 0.2, 0.1]])
-    assert once(metrics.auc, [0, 1, 2], probabilities) == pytest.approx([0.5, 1, 0.25])
-
-
 def test_average_precision_by_hand():
     # Class 1: .9 right, .7 wrong, .6 right, .2 wrong: 1/2 * 1 + 1/2 * 2/3. Class 0, whose scores
     # are the rest: .8 right, .4 wrong, .3 right, .1 wrong, the same.
     score = np.array([0.9, 0.7, 0.6, 0.2])
     areas = once(metrics.average_precision, [1, 0, 1, 0], np.column_stack([1 - score, score]))
     assert areas == pytest.approx([5 / 6, 5 / 6])
-
-
-def test_average_precision_takes_equal_scores_as_one_step():
-    # Whatever their order in the file, two of three are right above the only threshold.
-    for y in ([1, 1, 0], [0, 1, 1], [1, 0, 1]):
-        areas = once(metrics.average_precision, y, np.full((3, 2), 0.5))
-        assert areas == pytest.approx([1 / 3, 2 / 3])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -245,8 +222,6 @@ def test_evaluate_returns_plain_numbers_at_their_addresses():
         ([0, 1], [[1, 0, 0]], "do not fit"),
         ([0], [[0.5, 0.5]], "do not fit"),
         ([], np.empty((0, 3)), "do not fit"),
-        ([3], [[1, 0, 0]], "from 3 to 3"),
-        ([-1], [[1, 0, 0]], "from -1 to -1"),
         ([0], [[np.nan, 0, 0]], "not finite"),
     ],
 )
