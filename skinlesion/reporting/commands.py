@@ -3,7 +3,7 @@
 import argparse
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +88,7 @@ def _tables(options: argparse.Namespace) -> None:
     for path, content in written.items():
         with replacing(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
-    for path, why in results.damaged.items():
-        print(f"left out, because damaged: {path}: {why}", file=sys.stderr)
+    _print_left_out(results.damaged)
     for table in built:
         done = sum(len(row.runs) for row in table.rows)
         left = sum(len(row.missing) for row in table.rows)
@@ -109,8 +108,7 @@ def _report(options: argparse.Namespace) -> None:
     out = options.out or collected.folder / "report.html"
     with replacing(out) as path:
         path.write_text(page, encoding="utf-8")
-    for left, why in collected.left_out.items():
-        print(f"left out: {left}: {why}", file=sys.stderr)
+    _print_left_out(collected.left_out)
     runs, tables, size = len(collected.runs), len(collected.tables), len(page) / 1e6
     print(f"{out}: {runs} runs, {tables} tables, {size:.1f} MB")
 
@@ -155,23 +153,28 @@ def _collect(options: argparse.Namespace) -> None:
     directories = [run for same in found.values() for run in same if run.done.exists()]
     if not directories:
         raise SkinlesionError(f"{options.runs} holds no finished run: there is nothing to collect.")
+    copied = 0
     for run in tqdm(directories, "collecting", disable=None):
+        if absent := [name for name in KEPT if not (run.path / name).exists()]:
+            damaged[run.path] = f"it has no {', '.join(absent)}"
+            continue
         config = run.config
-        config.weights = Path(config.weights).name
+        config.weights = Path(config.get("weights", "")).name
         config.machine = {}
         copy = options.folder / run.path.relative_to(options.runs)
-        try:
-            with replacing(copy / "config.yaml") as temporary:
-                temporary.write_text(OmegaConf.to_yaml(config), encoding="utf-8")
-            for name in KEPT:
-                with replacing(copy / name) as temporary:
-                    shutil.copyfile(run.path / name, temporary)
-        except FileNotFoundError as error:
-            damaged[run.path] = f"there is no {error.filename}"
-            shutil.rmtree(copy)
-    for path, why in damaged.items():
-        print(f"left out, because damaged: {path}: {why}", file=sys.stderr)
-    print(f"{options.folder}: {len(directories)} runs")
+        with replacing(copy / "config.yaml") as temporary:
+            temporary.write_text(OmegaConf.to_yaml(config), encoding="utf-8")
+        for name in KEPT:
+            with replacing(copy / name) as temporary:
+                shutil.copyfile(run.path / name, temporary)
+        copied += 1
+    _print_left_out(damaged)
+    print(f"{options.folder}: {copied} runs")
+
+
+def _print_left_out(runs: Mapping[Path, str]) -> None:
+    for path, why in runs.items():
+        print(f"left out: {path}: {why}", file=sys.stderr)
 
 
 def _apart(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -67,6 +67,8 @@ class Run:
         directory: a run directory that is DONE.
 
     Attributes:
+        place: `<backbone>`, `<key>` and `seed<k>`.
+        name: the same in one word, which is also where a link to it goes.
         values: its config, as plain values.
         config: what of it is shown in tables.
         provenance: what it was made with.
@@ -80,6 +82,8 @@ class Run:
 
     def __init__(self, directory: RunDirectory) -> None:
         self.directory = directory
+        self.place = directory.path.parts[-3:]
+        self.name = "_".join("-".join(self.place).split())
         self.values: Any = OmegaConf.to_container(directory.config, resolve=True)
         self.config = validated(Facts, self.values, "config.yaml")
         made = directory.read_json("provenance.json")
@@ -90,16 +94,6 @@ class Run:
         self.part = Measured.reported(predictions)
         others = [Measured(predictions.part(s)) for s in predictions.splits if s != self.part.name]
         self.parts = [self.part, *others]
-
-    @property
-    def place(self) -> tuple[str, ...]:
-        """`<backbone>`, `<key>` and `seed<k>`."""
-        return self.directory.path.parts[-3:]
-
-    @property
-    def name(self) -> str:
-        """Its place in one word, which is also where a link to it goes."""
-        return "_".join("-".join(self.place).split())
 
     @property
     def protocol(self) -> str:
@@ -187,7 +181,8 @@ class Results:
         if address.startswith("run."):
             scale = 1e-6 if address == "run.parameters" else 1.0  # millions
             name = address.removeprefix("run.")
-            return _ours([scale * getattr(run.provenance, name) for run in runs], None)
+            values = [getattr(run.provenance, name, None) for run in runs]
+            return _ours(values, None, scale)
         key = tuple(run.directory.path for run in runs)
         if key not in self._measured:
             parts = [run.part for run in runs]
@@ -206,8 +201,8 @@ def one_line(error: Exception) -> str:
     return said if isinstance(error, SkinlesionError) else f"{type(error).__name__}: {said}"
 
 
-def _ours(values: Sequence[float], drawn: np.ndarray | None) -> Ours | None:
-    known = np.array(values, dtype=float)
+def _ours(values: Sequence[Any], drawn: np.ndarray | None, scale: float = 1.0) -> Ours | None:
+    known = scale * np.array(values, dtype=float)  # None is NaN
     if np.isnan(known).any():
         return None
     low, high = interval(drawn) if drawn is not None else (None, None)

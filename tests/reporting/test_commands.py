@@ -55,7 +55,7 @@ def test_a_damaged_run_is_named_and_stops_nothing(folder, run: Path, tmp_path, c
     for path, why in ((run, "provenance.json cannot be read"), (other, "config.yaml cannot be")):
         assert any(str(path) in line and why in line for line in said.err.splitlines())
     main(["collect", str(folder.path), str(tmp_path / "kept")])
-    assert f"{run}: there is no" in capsys.readouterr().err
+    assert f"{run}: it has no provenance.json" in capsys.readouterr().err
     assert not [*(tmp_path / "kept").glob("*/*/*")]
 
 
