@@ -9,11 +9,10 @@ import pytest
 from skinlesion.reporting.layout import MINUS, latex, lay_out, long_csv, markdown
 from skinlesion.reporting.published import Cell
 from skinlesion.reporting.render import escape_latex, escape_markdown, render
-from skinlesion.reporting.results import Ours, Results
-from skinlesion.reporting.tables import Entry, Table, build_table
+from skinlesion.reporting.results import Ours
+from skinlesion.reporting.tables import Entry, Table
 from skinlesion.runs.directory import identity
 from skinlesion.runs.outcome import Failures
-from skinlesion.runs.predictions import read_predictions
 
 MOBILE, RESNET = "experiment=md_mobilenet_v2", "experiment=md_mobilenet_v2,md_resnet50"
 
@@ -169,20 +168,6 @@ def test_text_is_escaped_for_its_medium(folder) -> None:
     assert "hardware: &lt;script&gt; \\input{x} |" in html
     assert html.count("<script>") == 1  # the page's own
     assert ",'=1+1," in long_csv(table)
-
-
-def test_the_tables_of_every_row_are_read_once(folder, monkeypatch) -> None:
-    sweeps = [folder.sweep(f"table{n}", MOBILE, "seed=0") for n in (4, 5)]
-    folder.add(sweeps[0].jobs[0])
-    read = []
-    monkeypatch.setattr(
-        "skinlesion.reporting.results.read_predictions",
-        lambda path: read.append(path) or read_predictions(path),
-    )
-    results = Results(sweeps)
-    for sweep in sweeps:
-        build_table(sweep, results)
-    assert len(read) == 1
 
 
 def test_runs_of_other_classes_have_the_numbers_that_they_can_have(folder) -> None:
