@@ -1,11 +1,12 @@
 """Figures that show images: mistakes, and where a network looks.
 
-Those of a part take it, and `about`: the line that says of which run and images it is. Attention is
-drawn as multiples of its mean (`skinlesion.serving.attention.top_of_scale`).
+Those of a part take it, and `about`: the line that says of which run and images it is; and then the
+run's images, or what explains the image of an id. Attention is drawn as multiples of its mean
+(`skinlesion.serving.attention.top_of_scale`).
 """
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,39 +39,36 @@ HOW = (
 def mistakes(part: Measured, about: str, images: RunImages) -> Figure:
     """Draw, for each true class, the images that the network was surest to put into another.
 
-    Args:
-        part, about: see the module.
-        images: of the run.
-
     Raises:
         SkinlesionError: if an image is not there or cannot be read.
     """
+    ids = part.predictions.frame["image_id"].to_numpy(dtype=str)
     rows = [surest(part, c, correct=False) for c in range(len(part.classes))]
+    texts = [[(told(part, i), caption(images, ids[i])) for i in row[:SHOWN]] for row in rows]
+    lines = [max((f"{a}{b}".count("\n") + 2 for a, b in row), default=0) for row in texts]
     names = ["the predicted class and its probability", *images.properties, "the image's name"]
-    heights = [1.0 if row else 0.3 for row in rows]
     figure, body = new_figure(
         9.4,
-        1.8 * sum(heights),
+        sum(1.4 + 0.13 * n if n else 0.5 for n in lines),
         "Mistakes, the surest of each true class",
         about,
         f"At each picture: {', '.join(names)}.",
     )
+    heights = [1.0 if row else 0.3 for row in rows]
     panels = body.subplots(len(rows), squeeze=False, height_ratios=heights)[:, 0]
     for c, (row, height, axes) in enumerate(zip(rows, heights, panels, strict=True)):
-        for k, i in enumerate(row[:SHOWN]):
-            image_id = str(part.predictions.frame["image_id"].iloc[i])
-            image = Image.fromarray(images.pixels(image_id))
+        for k, (i, (above, below)) in enumerate(zip(row, texts[c], strict=False)):
+            image = Image.fromarray(images.pixels(ids[i]))
             side = min(PIXELS, *image.size)
             square = ImageOps.fit(image, (side, side))  # as the network sees it
-            _place(axes, square, 1.12 * k, 0, told(part, i), color="black")
-            text = caption(images, image_id)
-            axes.text(1.12 * k, -0.02, text, fontsize=SMALL - 0.5, color=GREY, va="top")
+            _place(axes, square, 1.12 * k, 0, above, color="black")
+            axes.text(1.12 * k, -0.02, below, fontsize=SMALL - 0.5, color=GREY, va="top")
+        none = "no mistakes" if part.support(c) else "no image of this class"
         if not row:
-            none = "no mistakes" if part.support(c) else "no image of this class"
             axes.text(0, 1, none, color=GREY, va="top")
         share = f"\n{len(row):,} of {part.support(c):,} wrong" if part.support(c) else ""
-        axes.set_yticks([1], [textwrap.fill(part.classes[c], 18) + share], va="top")
-        _blank(axes, (0, 1.12 * SHOWN), (1 - height, 1))
+        name = textwrap.fill(part.classes[c], 18) + share
+        _blank(axes, 1.12 * SHOWN, 1 - height, {1 - height / 2: name})
     return figure
 
 
@@ -85,7 +83,7 @@ def told(part: Measured, row: int) -> str:
     """Return the predicted class of a row and its probability; what is not sure is not 1."""
     confidence = part.probabilities[row].max()
     share = ">0.99" if confidence >= 0.995 else f"{confidence:.2f}"
-    return textwrap.fill(f"{part.classes[part.probabilities[row].argmax()]} ({share})", LETTERS)
+    return textwrap.fill(f"{part.classes[part.probabilities[row].argmax()]} ({share})", LETTERS - 3)
 
 
 def caption(images: RunImages, image_id: str) -> str:
@@ -100,12 +98,7 @@ def caption(images: RunImages, image_id: str) -> str:
 
 @in_style
 def class_panel(part: Measured, about: str, explain: Callable[[str], "Explanation"]) -> Figure:
-    """Draw, for each class, its surest image that was classified correctly, and wrongly.
-
-    Args:
-        part, about: see the module.
-        explain: an explanation by image id.
-    """
+    """Draw, for each class, its surest image that was classified correctly, and wrongly."""
     from skinlesion.serving.attention import overlay, top_of_scale
 
     ids = part.predictions.frame["image_id"].to_numpy(dtype=str)
@@ -114,12 +107,11 @@ def class_panel(part: Measured, about: str, explain: Callable[[str], "Explanatio
         for c in range(len(part.classes))
     ]
     some = next(seen for both in found for one in both for seen in one)
-    names = [textwrap.fill(name, 14) for name in part.classes]
     figure, body = new_figure(
         9.6,
-        1.6 * len(names) + 0.2,
+        1.6 * len(found) + 0.2,
         "Where the network looks, by class",
-        f"{about}; {_positions(some)}",
+        f"{about}; {'x'.join(map(str, some.cam.shape))} positions, enlarged",
         HOW + ("" if some.maps is not None else " This network has no soft attention."),
     )
     axes = body.subplots()
@@ -135,11 +127,12 @@ def class_panel(part: Measured, about: str, explain: Callable[[str], "Explanatio
                 _place(axes, overlay(seen.image, seen.cam, 1), right, y)
                 if attention is not None:
                     drawn = overlay(seen.image, attention, top_of_scale(attention))
-                    _place(axes, drawn, middle, y, _span(attention))
+                    span = f"{attention.min():.2f} to {attention.max():.2f}"
+                    _place(axes, drawn, middle, y, span)
             if not one:
                 axes.text(left, y + 0.5, "none", color=GREY)
-    axes.set_yticks(0.5 - 1.22 * np.arange(len(names)), names)
-    _blank(axes, (-0.05, 6.4), (1.22 - 1.22 * len(names), 1))
+    places = {0.5 - 1.22 * r: textwrap.fill(name, 14) for r, name in enumerate(part.classes)}
+    _blank(axes, 6.4, 1.22 - 1.22 * len(found), places)
     return figure
 
 
@@ -161,7 +154,7 @@ def explanation_figure(explanation: "Explanation", name: str) -> Figure:
         3.5 + 1.2 * rows,
         f"Where the network looks: {name}",
         f"predicted {prediction.label} ({prediction.probabilities[prediction.label]:.2f} "
-        f"calibrated){without}; {_positions(explanation)}",
+        f"calibrated){without}; {'x'.join(map(str, explanation.cam.shape))} positions, enlarged",
         HOW,
     )
     parts: Any = body.subfigures(2, height_ratios=[3.5, 1.2 * rows + 0.01])
@@ -169,8 +162,12 @@ def explanation_figure(explanation: "Explanation", name: str) -> Figure:
     shown = [("as the network is fed", explanation.image, 0.0), ("no soft attention", None, 0.0)]
     if maps is not None and attention is not None:
         high = top_of_scale(attention)
-        title = f"sum of the {len(maps)} attention maps: {_span(attention)}"
-        shown[1] = (title, overlay(explanation.image, attention, high), high)
+        span = f"{attention.min():.2f} to {attention.max():.2f}"
+        shown[1] = (
+            f"sum of the {len(maps)} attention maps: {span}",
+            overlay(explanation.image, attention, high),
+            high,
+        )
         relative = maps * maps[0].size  # multiples of each map's mean
         highest = top_of_scale(relative)
         below = parts[1].subplots()
@@ -178,29 +175,23 @@ def explanation_figure(explanation: "Explanation", name: str) -> Figure:
             x, y = 1.04 * (i % COLUMNS), -1.04 * (i // COLUMNS)
             _place(below, values, x, y, cmap=COLOURS, norm=Normalize(0, highest))
         below.set_title(f"each map, dark 0, bright {highest:.1f} times its mean")
-        _blank(below, (0, 1.04 * COLUMNS), (1.04 - 1.04 * rows, 1))
+        _blank(below, 1.04 * COLUMNS, 1.04 - 1.04 * rows, {})
     nothing = "" if explanation.cam.any() else ": nothing speaks for it"
     cam = overlay(explanation.image, explanation.cam, 1)
     shown.append((f"Grad-CAM for {explanation.target}{nothing}", cam, 1.0))
     for axes, (title, image, high) in zip(panels, shown, strict=True):
         axes.set_title(title)
         axes.set_axis_off()
+        axes.set_anchor("NW")
         if image is not None:
             axes.imshow(image)
         if high:
             scale = ScalarMappable(Normalize(0, high), COLOURS)
-            under: Any = {"location": "bottom", "shrink": 0.5, "aspect": 14, "pad": 0.03}
-            bar = parts[0].colorbar(scale, ax=axes, anchor=(0, 1), **under)
-            bar.set_ticks([0, 1, high] if high > 1 else [0, 1], format="{x:.3g}")
+            under: Any = {"location": "bottom", "shrink": 0.5, "aspect": 14, "panchor": False}
+            parts[0].colorbar(
+                scale, ax=axes, anchor=(0, 1), ticks=[0, 1, high], format="{x:.3g}", **under
+            )
     return figure
-
-
-def _positions(explanation: "Explanation") -> str:
-    return f"{'x'.join(map(str, explanation.cam.shape))} positions, enlarged"
-
-
-def _span(values: np.ndarray) -> str:
-    return f"{values.min():.2f} to {values.max():.2f}"
 
 
 def _place(
@@ -211,8 +202,9 @@ def _place(
     axes.text(x, y + 1.03, text, fontsize=SMALL, color=color)
 
 
-def _blank(axes: Axes, x: tuple[float, float], y: tuple[float, float]) -> None:
-    """Leave of the axes nothing but what was placed and the names at their left."""
-    axes.set(xlim=x, ylim=y, xticks=[], aspect="equal", anchor="NW")
+def _blank(axes: Axes, right: float, low: float, names: Mapping[float, str]) -> None:
+    """Leave of the axes nothing but what was placed, and names at their left, by height."""
+    axes.set(xlim=(-0.05, right), ylim=(low, 1), xticks=[], aspect="equal", anchor="NW")
+    axes.set_yticks([*names], names.values())
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

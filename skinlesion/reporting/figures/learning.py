@@ -38,12 +38,10 @@ def learning_curves(history: pd.DataFrame, config: DictConfig, run: str) -> Figu
     Raises:
         SkinlesionError: if columns are missing or there is no row.
     """
-    if missing := [name for name in HISTORY if name not in history]:
-        raise SkinlesionError(
-            f"the history lacks {listing(missing, 8)}; its columns are {', '.join(HISTORY)}"
-        )
-    if history.empty:
-        raise SkinlesionError("the history has no rows; expected one per epoch")
+    missing = [name for name in HISTORY if name not in history]
+    if missing or history.empty:
+        found = f"lacks {listing(missing, 8)}" if missing else "has no rows"
+        raise SkinlesionError(f"the history {found}; expected {', '.join(HISTORY)} of each epoch")
     best, why = kept_epoch(history, config)
     about, epoch = f"{run} · {counted(len(history), 'epoch')}", history["epoch"]
     if best is not None:
@@ -70,15 +68,14 @@ def learning_curves(history: pd.DataFrame, config: DictConfig, run: str) -> Figu
         accuracy.plot(epoch, history[f"{name}_accuracy"], color=colour, label=label, **look)
     accuracy.legend(loc="lower right", bbox_to_anchor=(1.02, 0.98), ncols=3, handlelength=1.5)
     rate.plot(epoch, history["lr"], color="black", drawstyle="steps-mid", **look)
-    rate.set_yscale("log")
+    ends = (epoch.min() - 0.5, epoch.max() + 0.5)
+    rate.set(yscale="log", xlim=ends, xlabel="epoch")
     steps = np.unique(history["lr"].round(12))
     if len(steps) <= STEPS:  # a plateau's few values, and not powers of ten near them
         rate.set_yticks(steps, [f"{step:.3g}" for step in steps])
         rate.set_yticks([], minor=True)
-    rate.set_xlim(epoch.min() - 0.5, epoch.max() + 0.5)
     rate.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
     validation.set_xlabel("epoch")
-    rate.set_xlabel("epoch")
     return figure
 
 

@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from skinlesion.evaluation.measured import DRAWS, Measured
@@ -22,12 +21,9 @@ from skinlesion.reporting.figures import style
 from skinlesion.reporting.published import Cell, read_published
 from skinlesion.text import aligned, interval, number
 
-Floats = NDArray[np.float64]
-
-TABLE, SIGMA = 5, "sigma"
 INTERVALS = f"n: images of the class. Intervals: 95 %, lesions drawn {DRAWS:,} times"
 PAPER = (
-    "The paper's values: Table {table}, row {row}, of its own split by image, where about 42 % of "
+    "The paper's values: Table 5, row {row}, of its own split by image, where about 42 % of "
     "the held-out images show a lesion that is also in training; the mean is that of the seven. "
 )
 MISPRINT = "Hollow: the authors' own output, where the paper misprints it ({audited}). "
@@ -39,7 +35,7 @@ def confusion_matrix(part: Measured, about: str) -> Figure:
     counts = np.array(part.metrics["confusion"], dtype=np.float64)  # (C, C)
     with np.errstate(invalid="ignore"):  # a class without an image has no shares: NaN
         shares = 100 * counts / counts.sum(axis=1, keepdims=True)
-    names = [textwrap.fill(name, 24) for name in part.classes]
+    names = [textwrap.fill(name, 30) for name in part.classes]
     widest, cell = style.text_width(names), max(0.48, 2.8 / len(names))
     slant: Any = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if widest > cell else {}
     figure, body = style.new_figure(
@@ -64,7 +60,7 @@ def confusion_matrix(part: Measured, about: str) -> Figure:
     return figure
 
 
-def _matrix(axes: Axes, values: Floats, norm: Normalize) -> None:
+def _matrix(axes: Axes, values: np.ndarray, norm: Normalize) -> None:
     from sklearn.metrics import ConfusionMatrixDisplay
 
     shown = ConfusionMatrixDisplay(values)
@@ -98,11 +94,8 @@ def precision_recall(part: Measured, about: str) -> Figure:
 
     shares = [part.support(c) / len(part.y) for c in range(len(part.classes))]
     lines = table(part, "average_precision", "area", ["share", *map(number, shares)])
-    note = (
-        "area: average precision. share: of the class among these images, the precision of "
-        f"guessing, dotted. {INTERVALS}."
-    )
-    texts = ("Precision-recall curves, each class against the rest", about, note)
+    note = "area: average precision. share of the class: the precision of guessing, dotted. "
+    texts = ("Precision-recall curves, each class against the rest", about, f"{note}{INTERVALS}.")
     figure, axes = _curves(part, PrecisionRecallDisplay, lines, texts)
     for curve in axes.lines:
         # Where recall stands still, a step has no width: of such points the best is drawn.
@@ -120,11 +113,8 @@ def precision_recall(part: Measured, about: str) -> Figure:
 def table(part: Measured, metric: str, title: str, *more: Sequence[str]) -> list[str]:
     """Return lines that line up: a header, each class, and their mean: value, interval and images.
 
-    Args:
-        part: the part.
-        metric: by class, in the registry.
-        title: its header.
-        more: columns: a header, a cell for each class, and perhaps one for the mean.
+    `metric` is one by class of the registry, and `title` its header. `more` are columns: a header,
+    a cell for each class, and perhaps one for the mean.
     """
     addresses = [*(f"per_class.{name}.{metric}" for name in part.classes), f"macro.{metric}"]
     columns = [
@@ -166,6 +156,8 @@ def reliability(part: Measured, about: str, temperature: float | None, fitted_on
         temperature: T, or None where there was nothing to fit it on: then only before.
         fitted_on: the images that T was fitted on, in words.
     """
+    from sklearn.calibration import CalibrationDisplay
+
     panels, fitted = {"as predicted": part}, ""
     if temperature is not None:
         panels[f"with a temperature of {temperature:.2f}"] = part.scaled(temperature)
@@ -182,33 +174,26 @@ def reliability(part: Measured, about: str, temperature: float | None, fitted_on
     look: Any = {"squeeze": False, "sharex": True, "sharey": "row", "height_ratios": [3, 1]}
     rows = body.subplots(2, len(panels), **look)
     for (title, shown), diagram, below in zip(panels.items(), *rows, strict=True):
-        _diagram(diagram, below, shown)
+        confidence = shown.probabilities.max(axis=1)
+        correct = (shown.probabilities.argmax(axis=1) == shown.y).astype(int)
+        dot: Any = {"color": style.BLUE, "marker": "o", "linestyle": "", "clip_on": False}
+        x = CalibrationDisplay.from_predictions(correct, confidence, n_bins=BINS, ax=diagram, **dot)
+        distance: Any = {"color": style.VERMILLION, "zorder": 1}
+        diagram.vlines(x.prob_pred, x.prob_pred, x.prob_true, **distance)
+        diagram.get_legend().remove()
+        diagram.set(xlim=(0, 1), ylim=(0, 1), xlabel="", ylabel="")
         diagram.set_title(f"{title}: ECE {shown.text('ece')}")
+        diagram.grid(visible=True)
+        bins, _ = binned_errors(shown.y, shown.probabilities)  # from 1: a confidence is above 0
+        count, centre = np.bincount(bins, minlength=BINS + 1)[1:], (np.arange(BINS) + 0.5) / BINS
+        grey: Any = {"color": style.PALE, "edgecolor": style.GREY, "linewidth": 0.5}
+        bars = below.bar(centre, count, 0.9 / BINS, **grey)
+        numbers = [f"{n:,}" if n else "" for n in count]
+        below.bar_label(bars, numbers, padding=2, fontsize=style.TEXT - 2, rotation=90)
+        below.set(xlabel="confidence", ymargin=0.45)
     rows[0, 0].set_ylabel("accuracy")
     rows[1, 0].set_ylabel("images")
     return figure
-
-
-def _diagram(diagram: Axes, below: Axes, part: Measured) -> None:
-    from sklearn.calibration import CalibrationDisplay
-
-    place, _ = binned_errors(part.y, part.probabilities)
-    count = np.bincount(place, minlength=BINS + 1)[1:]  # a confidence is above 0
-    correct = part.probabilities.argmax(axis=1) == part.y
-    dot: Any = {"color": style.BLUE, "marker": "o", "linestyle": "", "clip_on": False}
-    shown = CalibrationDisplay.from_predictions(
-        correct.astype(int), part.probabilities.max(axis=1), n_bins=BINS, ax=diagram, **dot
-    )
-    diagram.vlines(shown.prob_pred, shown.prob_pred, shown.prob_true, color=style.VERMILLION)
-    diagram.get_legend().remove()  # type: ignore[union-attr]
-    diagram.set(xlim=(0, 1), ylim=(0, 1), xlabel="", ylabel="")
-    diagram.grid(visible=True)
-    centre, look = (np.arange(BINS) + 0.5) / BINS, {"edgecolor": style.GREY, "linewidth": 0.5}
-    bars = below.bar(centre, count, 0.9 / BINS, color=style.PALE, **look)  # type: ignore[arg-type]
-    numbers = [f"{n:,}" if n else "" for n in count]
-    below.bar_label(bars, numbers, padding=2, fontsize=style.TEXT - 2, rotation=90)
-    below.margins(y=0.45)
-    below.set_xlabel("confidence")
 
 
 @style.in_style
@@ -226,7 +211,7 @@ def per_class_f1(part: Measured, about: str, row: str, published: Mapping[str, C
     # Where the printed value is known to be wrong.
     wrong = {k: c.audited for k, c in published.items() if c.audited and "; " in c.source}
     audited = ", ".join(f"{name} {value:.3f}" for name, value in wrong.items())
-    note = PAPER.format(table=TABLE, row=row) if published else ""
+    note = PAPER.format(row=row) if published else ""
     note += MISPRINT.format(audited=audited) if wrong else ""
     note += f"{INTERVALS}; they do not cover the noise of training."
     width, height = 4.3 + style.text_width(lines), 0.3 * len(lines) + 0.8
@@ -259,10 +244,9 @@ def per_class_f1(part: Measured, about: str, row: str, published: Mapping[str, C
 
 
 def published_row(config: DictConfig, classes: tuple[str, ...]) -> tuple[str, dict[str, Cell]]:
-    """Return the paper's row of the run's backbone: its name, and its cells by class.
+    """Return the name of the paper's row of a run's backbone, and its cells by class.
 
-    Empty where there is none: there is one for HAM10000's classes and photographs, and for networks
-    with metadata.
+    None where the paper has none: it has photographs of HAM10000's classes, and metadata.
     """
     name = f"md_{OmegaConf.select(config, 'backbone.name')}"
     drawn = OmegaConf.select(config, "data.demo") is not None
@@ -270,6 +254,6 @@ def published_row(config: DictConfig, classes: tuple[str, ...]) -> tuple[str, di
     found = {
         column: cell
         for (table, row, column), cell in read_published().items()
-        if (table, row) == (TABLE, name) and column != SIGMA and cell.published
+        if (table, row) == (5, name) and column != "sigma" and cell.published
     }
     return name, {} if drawn or without_metadata or tuple(found) != classes else found

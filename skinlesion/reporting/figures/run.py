@@ -21,7 +21,6 @@ from skinlesion.runs.predictions import read_predictions
 from skinlesion.text import counted
 
 LAST = "learning_curves"  # to be drawn: where it is, the others are
-ELSEWHERE = "With the folder of its images: skinlesion figures RUN --data FOLDER"
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +28,9 @@ log = logging.getLogger(__name__)
 def draw_run_figures(run: RunDirectory, data_root: Path | None = None) -> list[Path]:
     """Draw every figure of a run into its folder `figures`, each as PNG and PDF.
 
-    `learning_curves`, and for each part of the predictions `confusion_matrix_`, `roc_`,
-    `precision_recall_`, `reliability_`, `per_class_f1_` and, where the images are, `mistakes_` and
-    (with a checkpoint) `attention_` with the part's name. A figure that cannot be drawn is a line
-    of log that names it: no run is lost to a figure.
+    `learning_curves`, and those of `_drawings` for each part of the predictions; with pictures
+    where the images are. A figure that cannot be drawn is a line of log that names it: no run is
+    lost to a figure.
 
     Args:
         run: its directory; config, history, predictions and the checkpoint are read.
@@ -72,7 +70,8 @@ def _drawings(
     try:
         images = open_run_images(config, data_root)
     except SkinlesionError as error:
-        log.warning("mistakes and attention are not drawn: %s. %s", error, ELSEWHERE)
+        elsewhere = "With the folder of its images: skinlesion figures RUN --data FOLDER"
+        log.warning("mistakes and attention are not drawn: %s. %s", error, elsewhere)
         images = None
     row, published = quality.published_row(config, predictions.classes)
     for name, part in parts.items():

@@ -14,7 +14,6 @@ from typing import Any
 
 import matplotlib
 from cycler import cycler
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 
 from skinlesion.files import replacing
@@ -70,7 +69,6 @@ def new_figure(
     below = textwrap.fill(note, int(130 * width / SMALL))
     lines = 4 + above.count("\n") + below.count("\n")
     figure = Figure((width, height + 0.45 + 0.14 * lines), DPI, layout="constrained")
-    FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.07)  # type: ignore[call-arg,union-attr]
     # The empty lines are space.
     left: dict[str, Any] = {"x": 0.1 / width, "ha": "left"}
