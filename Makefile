@@ -75,23 +75,25 @@ app: setup  ## Show a trained model in the browser, on this machine only: RUN=ru
 	@$(BIN)/skinlesion app $(RUN) $(ARGS)
 
 bench: setup  ## Measure how fast it is here, as ratios: one measurement ARGS="pipeline", or all
-	$(BIN)/python -m skinlesion.bench --out $(BENCH) $(ARGS)
+	$(BIN)/python -m benchmarks --out $(BENCH) $(ARGS)
 
 bench-gpu: $(NEEDS)  ## The same on a GPU, offline, ten minutes a call: DATA=archive PY=python3
-	$(PY) -m skinlesion.bench --out $(BENCH) --minutes 7.5 machine.device=gpu machine.data=$(DATA) $(ARGS)
+	$(PY) -m benchmarks --out $(BENCH) --minutes 7.5 machine.device=gpu machine.data=$(DATA) $(ARGS)
 
+table4-gpu: TABLE4 = machine.device=gpu machine.data=$(DATA) weights=$(WEIGHTS) seed=0 \
+  trainer.max_epochs=60 callbacks.early_stopping.patience=60 $(ARGS)
 table4-gpu: $(NEEDS)  ## Train Table 4, 60 epochs a row, ten minutes a call: DATA=archive WEIGHTS=folder
-	$(PY) -m skinlesion.bench.study table4 --out $(BENCH) --minutes 9 machine.device=gpu seed=0 \
-	  machine.data=$(DATA) weights=$(WEIGHTS) trainer.max_epochs=60 \
-	  callbacks.early_stopping.patience=60 $(ARGS)
+	@# Stopped as by Ctrl-C, each run keeps its last whole epoch; 124: the time was over.
+	@code=0; timeout --foreground --signal=INT 9m $(PY) train.py -cd sweeps -cn table4 -m $(TABLE4) \
+	  || code=$$?; $(PY) -m skinlesion status table4 $(TABLE4) && test $$code = 0 -o $$code = 124
 
 ledger: setup  ## Count every parameter against Keras' and explain each difference
-	$(BIN)/python -m skinlesion.fidelity.ledger
+	$(BIN)/skinlesion ledger
 
 keras-parity: setup .venv-keras/.installed  ## Compare with Keras at every cut (installs Keras aside, 1.5 GB)
 	.venv-keras/bin/python -m skinlesion.fidelity.keras_side record .venv-keras/parity.npz
-	$(BIN)/python -m skinlesion.fidelity.parity .venv-keras/parity.npz
-	.venv-keras/bin/python -m pytest tests/fidelity/test_keras_files.py
+	$(BIN)/skinlesion parity .venv-keras/parity.npz
+	.venv-keras/bin/python -m pytest --noconftest tests/fidelity/test_keras_files.py
 
 keras-weights: .venv-keras/.installed  ## Convert Keras' weights: FILE=nasnet_mobile.h5 (or none: downloaded)
 	.venv-keras/bin/python -m skinlesion.fidelity.keras_side convert $(FILE) nasnet_mobile.safetensors

@@ -5,8 +5,9 @@ neither side has to send the other more than what comes out.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,21 +16,25 @@ from zlib import crc32
 import numpy as np
 
 from skinlesion.errors import SkinlesionError
-from skinlesion.fidelity.keras_weights import Weight, weights_of
-from skinlesion.fidelity.pins import pins
 from skinlesion.files import replacing
 
+PINS = Path(__file__).with_name("keras_backbones.json")
 TOLERANCE = 1e-4
 SAMPLE = 512  # values of a layer in the small file
-END = "end"
-
-# The last layer of each, which gives the logits.
+END = "end"  # the last layer, which gives the logits
 _LAST = {"mobilenet_v3_large": "classifier.linear", "nasnet_mobile": "last_linear"}
 
 # Variance of what a convolution gives over that of what it takes. With less MobileNetV3 ends in its
 # own offsets, whatever the picture; with more its gates saturate, and NASNet, which adds branches,
 # drowns the offsets.
 GAIN = {"mobilenet_v3_large": 1.7, "nasnet_mobile": 1.0}
+
+
+@cache
+def pins() -> dict[str, Any]:
+    """Return what Keras has at the authors' cuts, by the backbone's name."""
+    pinned: dict[str, Any] = json.loads(PINS.read_text(encoding="utf-8"))
+    return {name: pin for name, pin in pinned.items() if name != "_source"}
 
 
 def cuts(backbone: str) -> dict[int | str, str]:
@@ -41,21 +46,25 @@ def _random(name: str) -> np.random.RandomState:
     return np.random.RandomState(crc32(name.encode()))
 
 
-def _number(weight: Weight, gain: float) -> np.ndarray:
-    draw = _random(weight.keras)
-    if weight.variable in ("gamma", "moving_variance"):
-        values = draw.uniform(0.5, 1.5, weight.shape)
-    elif len(weight.shape) == 1:
-        values = 0.1 * draw.standard_normal(weight.shape)
-    else:
-        inputs = weight.shape[: 2 if weight.variable == "depthwise_kernel" else -1]
-        values = draw.standard_normal(weight.shape) * np.sqrt(gain / prod(inputs))
-    return values.astype(np.float32)
+def numbers(backbone: str, shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
+    """Return the weights that both sides are filled with.
 
-
-def numbers(backbone: str) -> dict[str, np.ndarray]:
-    """Return the weights that both sides are filled with, by Keras' names."""
-    return {weight.keras: _number(weight, GAIN[backbone]) for weight in weights_of(backbone)}
+    Args:
+        backbone: one of BACKBONES.
+        shapes: of Keras' weights, by layer and variable, as Keras 2 names them.
+    """
+    drawn = {}
+    for name, shape in shapes.items():
+        draw, variable = _random(name), name.rpartition("/")[2]
+        if variable in ("gamma", "moving_variance"):
+            values = draw.uniform(0.5, 1.5, shape)
+        elif len(shape) == 1:
+            values = 0.1 * draw.standard_normal(shape)
+        else:
+            inputs = prod(shape[: 2 if variable == "depthwise_kernel" else -1])
+            values = draw.standard_normal(shape) * np.sqrt(GAIN[backbone] / inputs)
+        drawn[name] = values.astype(np.float32)
+    return drawn
 
 
 def picture() -> np.ndarray:
@@ -74,8 +83,7 @@ class Layer:
         index: its place in Keras' list of layers.
         shape: (C, h, w), or (C,).
         peak: largest absolute value.
-        mean: of all values.
-        std: of all values.
+        mean, std: of all values.
         values: all values in the order of `shape`, or `SAMPLE` of them.
     """
 
@@ -89,15 +97,14 @@ class Layer:
 
     @classmethod
     def of(cls, name: str, index: int, output: np.ndarray) -> "Layer":
-        """Describe an output (1, h, w, C) or (1, C) of Keras."""
+        """Keep an output (1, h, w, C) or (1, C) of Keras."""
         value = np.moveaxis(output[0], -1, 0)
         peak, mean, std = float(np.abs(value).max()), float(value.mean()), float(value.std())
         return cls(name, index, value.shape, peak, mean, std, value.ravel())
 
     def sampled(self) -> "Layer":
         """Return the same with `SAMPLE` of its values."""
-        fields = asdict(self)
-        return Layer(**fields | {"values": self.values[_places(self.values.size)]})
+        return replace(self, values=self.values[_places(self.values.size)])
 
     def error(self, ours: np.ndarray) -> float:
         """Return how far our output is from Keras', relative to Keras' largest value.
@@ -112,51 +119,57 @@ class Layer:
         if ours.shape not in (self.shape, tuple(n for n in self.shape if n > 1)):
             return float("inf")
         flat = ours.ravel().astype(np.float64)
-        places = slice(None) if self.values.size == flat.size else _places(flat.size)
-        difference = max(
-            float(np.abs(flat[places] - self.values).max()),
-            abs(float(flat.mean()) - self.mean),
-            abs(float(flat.std()) - self.std),
-        )
-        return difference / self.peak
+        seen = flat if self.values.size == flat.size else flat[_places(flat.size)]
+        moments = flat.mean() - self.mean, flat.std() - self.std
+        return float(max(np.abs(seen - self.values).max(), *np.abs(moments))) / self.peak
 
 
 def _places(size: int) -> np.ndarray:
     return np.sort(_random("places").permutation(size)[:SAMPLE])
 
 
-Layers = dict[str, dict[int | str, Layer]]
+@dataclass(frozen=True)
+class Reference:
+    """What came out of Keras.
 
-
-def write(path: Path, layers: Layers, about: Mapping[str, str]) -> None:
-    """Write what came out of Keras, by backbone and cut, and what it ran on."""
-    arrays: dict[str, Any] = {}
-    described = []
-    for backbone, outputs in layers.items():
-        for key, layer in outputs.items():
-            arrays[f"{backbone}/{key}"] = layer.values
-            fields: dict[str, Any] = asdict(layer)
-            del fields["values"]
-            described.append({"backbone": backbone, "cut": key, **fields})
-    text = json.dumps({"about": dict(about), "layers": described}, indent=1)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, json=np.frombuffer(text.encode(), np.uint8), **arrays)
-
-
-def read(path: Path) -> tuple[Layers, dict[str, str]]:
-    """Read what `write` has written.
-
-    Raises:
-        SkinlesionError: if there is no such file.
+    Attributes:
+        about: what it ran on.
+        weights: shapes by Keras' names, by backbone.
+        layers: by backbone and cut.
     """
-    if not path.is_file():
-        raise SkinlesionError(f"{path}: no such file. `make keras-parity` writes it.")
-    layers: Layers = {}
-    with np.load(path, allow_pickle=False) as arrays:
-        described = json.loads(arrays["json"].tobytes())
-        for fields in described["layers"]:
-            backbone, key = fields.pop("backbone"), fields.pop("cut")
-            fields["shape"] = tuple(fields["shape"])
-            layer = Layer(**fields, values=arrays[f"{backbone}/{key}"])
-            layers.setdefault(backbone, {})[key] = layer
-    return layers, described["about"]
+
+    about: dict[str, str]
+    weights: dict[str, dict[str, Sequence[int]]]
+    layers: dict[str, dict[int | str, Layer]]
+
+    def write(self, path: Path, sampled: bool = False) -> None:
+        """Write it, with all values or a sample of them."""
+        arrays: dict[str, Any] = {}
+        rows: list[dict[str, Any]] = []
+        for backbone, outputs in self.layers.items():
+            for key, layer in outputs.items():
+                fields = asdict(layer.sampled() if sampled else layer)
+                arrays[f"{backbone}/{key}"] = fields.pop("values")
+                rows.append({"backbone": backbone, "cut": key, **fields})
+        content = {"about": self.about, "weights": self.weights, "layers": rows}
+        text = np.frombuffer(json.dumps(content).encode(), np.uint8)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, json=text, **arrays)
+
+    @classmethod
+    def read(cls, path: Path) -> "Reference":
+        """Read what `write` has written.
+
+        Raises:
+            SkinlesionError: if there is no such file.
+        """
+        if not path.is_file():
+            raise SkinlesionError(f"{path}: no such file. `make keras-parity` writes it.")
+        layers: dict[str, dict[int | str, Layer]] = {}
+        with np.load(path, allow_pickle=False) as arrays:
+            content = json.loads(arrays["json"].tobytes())
+            for row in content["layers"]:
+                backbone, key = row.pop("backbone"), row.pop("cut")
+                row |= {"shape": tuple(row["shape"]), "values": arrays[f"{backbone}/{key}"]}
+                layers.setdefault(backbone, {})[key] = Layer(**row)
+        return cls(content["about"], content["weights"], layers)

@@ -30,93 +30,66 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np
 
 from skinlesion.errors import SkinlesionError, listing
-from skinlesion.fidelity.cases import END, Layer, Layers, cuts, numbers, picture, write
-from skinlesion.fidelity.keras_weights import BACKBONES, weights_of, write_weights
-from skinlesion.fidelity.pins import pins
+from skinlesion.fidelity.cases import END, Layer, Reference, cuts, numbers, picture, pins
+from skinlesion.fidelity.keras_weights import BACKBONES, write_weights
 
 CLASSES = {"mobilenet_v3_large": "MobileNetV3Large", "nasnet_mobile": "NASNetMobile"}
 
 
-def _build(backbone: str, keras: Any, top: bool = True, weights: str | None = None) -> Any:
+def build(backbone: str, keras: Any, top: bool = True, weights: str | None = None) -> Any:
+    """Return a model of Keras 2 or 3; without an activation its last layer gives logits."""
     create = getattr(keras.applications, CLASSES[backbone])
-    # Without an activation the last layer gives logits; the layers and their number stay.
     last = {"classifier_activation": None} if top else {"input_shape": (224, 224, 3)}
     return create(weights=weights, include_top=top, **last)
 
 
-def _plain(name: str) -> str:
-    """Return a weight's name as Keras 2 and 3 agree on it."""
-    layer, _, variable = name.removesuffix(":0").rpartition("/")
-    layer = layer.replace("/", "_").lower().replace("batchnorm", "bn")
-    # Keras 3 names the kernel of a DepthwiseConv2D as any other.
-    if variable == "depthwise_kernel" and not layer.startswith("separable"):
-        variable = "kernel"
-    return f"{layer}/{variable}"
+def variables(model: Any) -> dict[str, Any]:
+    """Return a model's variables by layer and variable, in the words of its Keras."""
+    return {
+        f"{layer.name}/{weight.name.rpartition('/')[2].removesuffix(':0')}": weight
+        for layer in model.layers
+        for weight in layer.weights
+    }
 
 
-def _variables(backbone: str, model: Any) -> dict[str, Any]:
-    """Return a model's variables by Keras 2's names.
-
-    Raises:
-        SkinlesionError: if they are not those that we know.
-    """
-    found = {}
-    for layer in model.layers:
-        for weight in layer.weights:
-            found[_plain(f"{layer.name}/{weight.name.rpartition('/')[2]}")] = weight
-    wanted = {_plain(weight.keras): weight.keras for weight in weights_of(backbone)}
-    if unknown := found.keys() - wanted.keys():
-        raise SkinlesionError(
-            f"this Keras' {backbone} has other weights: {listing(sorted(unknown))}."
-        )
-    return {wanted[name]: variable for name, variable in found.items()}
+def fill(backbone: str, model: Any) -> dict[str, Sequence[int]]:
+    """Fill a model of Keras 2 with the drawn numbers; return the shapes of its weights."""
+    found = variables(model)
+    shapes: dict[str, Sequence[int]] = {name: tuple(v.shape) for name, v in found.items()}
+    for name, values in numbers(backbone, shapes).items():
+        found[name].assign(values)
+    return shapes
 
 
-def outputs(backbone: str) -> dict[int | str, Layer]:
-    """Return what comes out of Keras' model at each cut and at the end, in evaluation mode.
+def record(full: Path, goldens: Path | None) -> None:
+    """Write what comes out of Keras at each cut and at the end: all values, and a sample of them.
 
     Raises:
         SkinlesionError: if this Keras has another layer at one of the authors' indices.
     """
-    import tf_keras
-
-    model = _build(backbone, tf_keras)
-    values = numbers(backbone)
-    for name, variable in _variables(backbone, model).items():
-        variable.assign(values[name])
-    image = picture().astype(np.float32)
-    # MobileNetV3 begins with a Rescaling layer of its own.
-    fed = image if backbone.startswith("mobilenet_v3") else image / 127.5 - 1
-    layers = {key: model.layers[-1 if key == END else key] for key in cuts(backbone)}
-    for pin in pins()[backbone]["cuts"]:
-        if (found := layers[pin["index"]].name) != pin["layer"]:
-            raise SkinlesionError(f"layer {pin['index']} is {found}, expected {pin['layer']}.")
-    cut = tf_keras.Model(model.input, [layer.output for layer in layers.values()])
-    return {
-        key: Layer.of(layer.name, model.layers.index(layer), value.numpy())
-        for (key, layer), value in zip(layers.items(), cut(fed), strict=True)
-    }
-
-
-def record(full: Path, goldens: Path | None) -> None:
-    """Write what comes out of Keras: all values, and a sample of them."""
     import tensorflow
     import tf_keras
 
-    layers: Layers = {backbone: outputs(backbone) for backbone in BACKBONES}
-    about = {
-        "tensorflow": tensorflow.__version__,
-        "tf_keras": tf_keras.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-    write(full, layers, about)
-    if goldens:
-        few: Layers = {
-            backbone: {key: layer.sampled() for key, layer in outputs.items()}
-            for backbone, outputs in layers.items()
+    about = {m.__name__: m.__version__ for m in (tensorflow, tf_keras, np)}
+    reference = Reference(about | {"python": platform.python_version()}, {}, {})
+    image = picture().astype(np.float32)
+    for backbone in BACKBONES:
+        model = build(backbone, tf_keras)
+        reference.weights[backbone] = fill(backbone, model)
+        layers = {key: model.layers[-1 if key == END else key] for key in cuts(backbone)}
+        for pin in pins()[backbone]["cuts"]:
+            if (found := layers[pin["index"]].name) != pin["layer"]:
+                raise SkinlesionError(f"layer {pin['index']} is {found}, expected {pin['layer']}.")
+        cut = tf_keras.Model(model.input, [layer.output for layer in layers.values()])
+        # MobileNetV3 begins with a Rescaling layer of its own.
+        outputs = cut(image if backbone.startswith("mobilenet_v3") else image / 127.5 - 1)
+        reference.layers[backbone] = {
+            key: Layer.of(layer.name, model.layers.index(layer), value.numpy())
+            for (key, layer), value in zip(layers.items(), outputs, strict=True)
         }
-        write(goldens, few, about)
+    reference.write(full)
+    if goldens:
+        reference.write(goldens, sampled=True)
 
 
 @contextmanager
@@ -140,10 +113,7 @@ def _weights_file(file: Path) -> Iterator[Path]:
             )
     with TemporaryDirectory() as folder:
         path = Path(folder) / name
-        if source is file:
-            path.symlink_to(file.resolve())
-        else:
-            path.write_bytes(source.getvalue())
+        path.write_bytes(file.read_bytes() if source is file else source.getvalue())
         yield path
 
 
@@ -155,9 +125,9 @@ def _load(backbone: str, file: Path) -> dict[str, np.ndarray]:
     try:
         with _weights_file(file) as path:
             for top in (True, False):
-                model = _build(backbone, keras, top)
-                variables = _variables(backbone, model)
-                for variable in variables.values():
+                model = build(backbone, keras, top)
+                found = variables(model)
+                for variable in found.values():
                     variable.assign(np.full(variable.shape, np.nan, np.float32))
                 try:
                     with warnings.catch_warnings(action="ignore"):
@@ -165,7 +135,7 @@ def _load(backbone: str, file: Path) -> dict[str, np.ndarray]:
                 except (ValueError, KeyError) as error:
                     refusals.append(_first(error))
                     continue
-                values = {name: variable.numpy() for name, variable in variables.items()}
+                values = {name: variable.numpy() for name, variable in found.items()}
                 empty = [name for name, value in values.items() if not np.isfinite(value).all()]
                 if not empty:
                     return values
@@ -187,13 +157,13 @@ def _download(backbone: str) -> tuple[dict[str, np.ndarray], str]:
     import keras
 
     try:
-        model = _build(backbone, keras, weights="imagenet")
+        model = build(backbone, keras, weights="imagenet")
     except Exception as error:  # whatever the network and Keras' downloader raise
         raise SkinlesionError(
             f"Keras could not download its weights of {backbone} ({_first(error)}). "
             "Without a network name a file: convert FILE OUT"
         ) from None
-    values = {name: weight.numpy() for name, weight in _variables(backbone, model).items()}
+    values = {name: variable.numpy() for name, variable in variables(model).items()}
     return values, f"keras.applications.{CLASSES[backbone]}, Keras {keras.__version__}, imagenet"
 
 
@@ -234,15 +204,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     converter.add_argument("out", type=Path, help="the .safetensors file to write")
     converter.add_argument("--backbone", choices=BACKBONES, default="nasnet_mobile")
     options = parser.parse_args(arguments)
-
     try:
         if options.command == "record":
             record(options.out, options.goldens)
         else:
             convert(options.file, options.out, options.backbone)
-            print(options.out)
     except SkinlesionError as error:
         sys.exit(f"error: {error}")
+    print(options.out)
 
 
 if __name__ == "__main__":

@@ -1,32 +1,19 @@
 """The parameter ledger: every parameter that we have and Keras has not, or the other way, by cause.
 
-    python -m skinlesion.fidelity.ledger
-
 Networks are built on the meta device, which counts without computing anything. What Keras has is in
-keras_backbones.json, a pin for each backbone of conf/backbone/.
+keras_backbones.json, a pin for each cut of the backbones that the authors trained.
 """
 
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import argparse
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import torch
-from omegaconf import OmegaConf
-from torch import nn
-from tqdm import tqdm
-
-from skinlesion.cli import report_errors
-from skinlesion.data.ham10000 import CLASSES, PROPERTIES
+from skinlesion.cli import CONF, Run
 from skinlesion.errors import SkinlesionError, validated
-from skinlesion.fidelity.pins import PINS, pins
-from skinlesion.models.backbone import Backbone
-from skinlesion.models.classifier import build_classifier
-from skinlesion.models.weights import BackboneSpec
+from skinlesion.fidelity.cases import PINS, pins
 
-CONF = Path(__file__).parents[2] / "conf/backbone"
+if TYPE_CHECKING:
+    from skinlesion.models import Backbone
+
 AGE_NORMALISATION = 3  # Keras' Normalization layer counts its mean, variance and count
 TABLE_9 = "mobilenet_v3_large"
 CAUSES = {
@@ -38,35 +25,15 @@ CAUSES = {
 }
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One line of the ledger.
+def backbones() -> dict[str, dict[str, Any]]:
+    """Return the fields of every file of conf/backbone/, by the backbone's name."""
+    from omegaconf import OmegaConf
 
-    Attributes:
-        backbone: the config's name.
-        pin: Keras' cut, from keras_backbones.json.
-        shape: (C, h, w) of our feature map.
-        ours: our parameters.
-        theirs: Keras' parameters, its batch norms' statistics included.
-        causes: how many of ours come from what, negative where Keras has more.
-    """
-
-    backbone: str
-    pin: dict[str, Any]
-    shape: tuple[int, ...]
-    ours: int
-    theirs: int
-    causes: dict[str, int]
-
-    @property
-    def unexplained(self) -> int:
-        """Parameters that no cause explains."""
-        return self.ours - self.theirs - sum(self.causes.values())
-
-    @property
-    def agrees(self) -> bool:
-        """Whether shape and parameters are Keras'."""
-        return self.shape == tuple(self.pin["shape"]) and self.unexplained == 0
+    files = sorted((CONF / "backbone").rglob("*.yaml"))
+    if not files:
+        raise SkinlesionError(f"{CONF}: no backbones. The ledger needs the project's own folder.")
+    every: list[Any] = [OmegaConf.to_container(OmegaConf.load(file)) for file in files]
+    return {fields["name"]: fields for fields in every}
 
 
 def find_pin(backbone: str, cut: str) -> dict[str, Any]:
@@ -84,55 +51,61 @@ def find_pin(backbone: str, cut: str) -> dict[str, Any]:
     )
 
 
-def backbones() -> dict[str, dict[str, Any]]:
-    """Return the fields of every file of conf/backbone/, by the backbone's name."""
-    files = sorted(CONF.rglob("*.yaml"))
-    if not files:
-        raise SkinlesionError(f"{CONF}: no backbones. The ledger needs the project's own folder.")
-    every: list[Any] = [OmegaConf.to_container(OmegaConf.load(file)) for file in files]
-    return {fields["name"]: fields for fields in every}
+def count(fields: dict[str, Any], attention: str | None = "paper") -> dict[str, Any]:
+    """Compare a network with Keras'.
 
+    Args:
+        fields: of the backbone.
+        attention: name of the soft attention in the whole network; None: the backbone alone.
 
-def network_entry(fields: dict[str, Any], attention: str = "paper") -> Entry:
-    """Compare the whole network, with soft attention and metadata."""
+    Returns:
+        A line of the ledger: our parameters and Keras' (its batch norms' statistics included), how
+        many of ours come from which cause (negative where Keras has more) and from none; and
+        whether the line `agrees`: that the shape is Keras' and no parameter is unexplained.
+    """
+    import torch
+
+    from skinlesion.data.ham10000 import CLASSES, PROPERTIES
+    from skinlesion.models import Backbone, BackboneSpec
+    from skinlesion.models.classifier import build_classifier
+
     pin = find_pin(fields["name"], fields["cut"])
+    network: Any
     with torch.device("meta"):
-        network = build_classifier(
-            fields, {"name": attention}, {"name": "paper"}, len(CLASSES), PROPERTIES
-        )
-        shape = network.backbone.feature_shape()
-    return Entry(
-        backbone=fields["name"],
-        pin=pin,
-        shape=shape,
-        ours=sum(p.numel() for p in network.parameters()),
-        theirs=pin["network"]["parameters"],
-        causes=_causes_in_the_trunk(network.backbone)
-        | {
-            "gamma": sum(p.numel() for name, p in network.named_parameters() if "gamma" in name),
-            "age": -AGE_NORMALISATION,
-        },
-    )
-
-
-def trunk_entry(fields: dict[str, Any]) -> Entry:
-    """Compare the backbone up to its cut."""
-    pin = find_pin(fields["name"], fields["cut"])
-    with torch.device("meta"):
-        backbone = Backbone(validated(BackboneSpec, fields, "backbone"))
+        if attention is None:
+            network = backbone = Backbone(validated(BackboneSpec, fields, "backbone"))
+        else:
+            choices = {"name": attention}, {"name": "paper"}
+            network = build_classifier(fields, *choices, len(CLASSES), PROPERTIES)
+            backbone = network.backbone
         shape = backbone.feature_shape()
-    return Entry(
-        backbone=fields["name"],
-        pin=pin,
-        shape=shape,
-        ours=sum(p.numel() for p in backbone.parameters()),
-        theirs=pin["parameters"],
-        causes=_causes_in_the_trunk(backbone),
-    )
+    parameters = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    causes = dict.fromkeys(CAUSES, 0) | _causes_in_the_trunk(backbone)
+    if attention is not None:
+        causes["gamma"] = parameters.get("attention.gamma", 0)
+        causes["age"] = -AGE_NORMALISATION
+    ours = sum(parameters.values())
+    theirs = (pin if attention is None else pin["network"])["parameters"]
+    unexplained = ours - theirs - sum(causes.values())
+    return {
+        "backbone": fields["name"],
+        "Table 9": pin["slice"],
+        "index": f"[{pin['index']}]",
+        "Keras layer": pin["layer"],
+        "our cut": pin["cut"],
+        "C x h x w": " x ".join(map(str, shape)),
+        "ours": ours,
+        "Keras": theirs,
+        **causes,
+        "unexplained": unexplained,
+        "agrees": unexplained == 0 and shape == tuple(pin["shape"]),
+    }
 
 
-def _causes_in_the_trunk(backbone: Backbone) -> dict[str, int]:
+def _causes_in_the_trunk(backbone: "Backbone") -> dict[str, int]:
     """Count, module by module, what the two frameworks keep differently."""
+    from torch import nn
+
     modules = list(backbone.trunk.modules())
     norms = [m for m in modules if isinstance(m, nn.BatchNorm2d)]
     causes = {"statistics": -sum(2 * m.num_features for m in norms)}  # ours: buffers
@@ -145,55 +118,39 @@ def _causes_in_the_trunk(backbone: Backbone) -> dict[str, int]:
     return causes
 
 
-def _table(entries: Iterator[Entry], total: int) -> tuple[pd.DataFrame, bool]:
-    rows, agree = [], True
-    for entry in tqdm(entries, total=total, leave=False, disable=None):
-        rows.append(
-            {
-                "backbone": entry.backbone,
-                "Table 9": entry.pin["slice"],
-                "index": f"[{entry.pin['index']}]",
-                "Keras layer": entry.pin["layer"],
-                "our cut": entry.pin["cut"],
-                "C x h x w": " x ".join(map(str, entry.shape)),
-                "ours": entry.ours,
-                "Keras": entry.theirs,
-                **{cause: entry.causes.get(cause, 0) for cause in CAUSES},
-                "unexplained": entry.unexplained,
-            }
-        )
-        agree &= entry.agrees
-    return pd.DataFrame(rows), agree
+def command(parser: argparse.ArgumentParser) -> Run:
+    """`skinlesion ledger`: print it; an error where something is unexplained."""
+    parser.epilog = "What Keras has was counted once; skinlesion parity compares what it computes."
+    return lambda _: _print_ledger()
 
 
-def _print(title: str, table: pd.DataFrame) -> None:
-    written = table.map(lambda value: value if isinstance(value, str) else f"{value:,}")
-    print(f"\n{title}\n\n{written.to_string(index=False)}")
+def _print_ledger() -> None:
+    from tqdm import tqdm
 
-
-def main() -> None:
-    """Print the ledger; exit with 1 where something is unexplained."""
     every = backbones()
-    for fields in every.values():
-        find_pin(fields["name"], fields["cut"])
-    trained = [fields for name, fields in every.items() if "derived" not in pins()[name]]
-    networks, agree = _table(map(network_entry, trained), len(trained))
-    _print(
-        "The nine backbones that the authors trained, each with soft attention, metadata and head",
-        networks.drop(columns="Table 9"),
-    )
+    trained = [fields for name, fields in every.items() if name in pins()]
     cuts = [every[TABLE_9] | {"cut": pin["cut"]} for pin in pins()[TABLE_9]["cuts"]]
-    trunks, agree_too = _table(map(trunk_entry, cuts), len(cuts))
-    _print(
+    networks_agree = _print_table(
+        "The nine backbones that the authors trained, each with soft attention, metadata and head",
+        [count(fields) for fields in tqdm(trained, leave=False, disable=None)],
+        without=["Table 9"],
+    )
+    cuts_agree = _print_table(
         "The cuts of Table 9, the backbone alone",
-        trunks.drop(columns=["backbone", "biases", "scales", "gamma", "age"]),
+        [count(fields, attention=None) for fields in tqdm(cuts, leave=False, disable=None)],
+        without=["backbone", "biases", "scales", "gamma", "age"],
     )
     print("\n" + "\n".join(f"{cause:<12}{meaning}" for cause, meaning in CAUSES.items()))
-    if not (agree and agree_too):
-        sys.exit("\nerror: a shape or a parameter is not Keras'")
+    if not (networks_agree and cuts_agree):
+        raise SkinlesionError("a shape or a parameter is not Keras'.")
     print("\nNo parameter is unexplained.")
 
 
-if __name__ == "__main__":
-    with report_errors():
-        main()
+def _print_table(title: str, lines: list[dict[str, Any]], without: list[str]) -> bool:
+    import pandas as pd
+
+    table = pd.DataFrame(lines)
+    shown = table.drop(columns=[*without, "agrees"])
+    written = shown.map(lambda value: value if isinstance(value, str) else f"{value:,}")
+    print(f"\n{title}\n\n{written.to_string(index=False)}", flush=True)
+    return bool(table["agrees"].all())

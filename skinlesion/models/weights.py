@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 import huggingface_hub
 import requests
-from pydantic import AfterValidator, Field, Strict
+from pydantic import AfterValidator, ConfigDict, Field, Strict
 from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError, safe_open
 from timm.models import clean_state_dict, load_state_dict
@@ -54,7 +54,7 @@ Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class BackboneSpec:
     """How to build, cut and feed one backbone; one file of conf/backbone/ each.
 

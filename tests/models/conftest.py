@@ -1,6 +1,7 @@
-"""Backbones as conf/ has them, and small stand-ins for them."""
+"""Backbones as conf/ has them, and a tiny one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -8,27 +9,57 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from skinlesion.errors import validated
+from skinlesion.models import Backbone, BackboneSpec
+
 CONF = Path(__file__).parents[2] / "conf/backbone"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors: threads that wait for each other on a busy machine cost a hundredfold."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+TINY = {
+    **{"name": "tiny", "timm_model": "test_efficientnet", "pretrained": "r160_in1k"},
+    **{"cut": "blocks.4.0.bn2", "input_size": 64, "mean": [0.5] * 3, "std": [0.5] * 3},
+    "keras_momentum": 0.001,
+}
+torch.set_num_threads(
+    1
+)  # small tensors: threads that wait for each other cost more than they bring
 
 
 @pytest.fixture(scope="session")
 def config() -> Callable[..., dict[str, Any]]:
-    """The fields of a backbone's YAML, with changes; the smallest backbone, at 64 pixels."""
+    """The fields of a backbone's YAML, or of the tiny one (192 x 2 x 2), with changes."""
 
-    def load(name: str = "mobilenet_v3_small", /, **changes: Any) -> dict[str, Any]:
-        fields: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
-        return fields | ({"input_size": 64} if name == "mobilenet_v3_small" else {}) | changes
+    def load(name: str = "tiny", /, **changes: Any) -> dict[str, Any]:
+        fields: Any = TINY
+        if name != "tiny":
+            fields = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+        return fields | changes
 
     return load
+
+
+@pytest.fixture(scope="session")
+def build(config: Callable[..., dict[str, Any]]) -> Callable[..., Backbone]:
+    """A backbone without pretrained weights."""
+    return lambda *name, **changes: Backbone(
+        validated(BackboneSpec, config(*name, **changes), "backbone")
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny(build: Callable[..., Backbone]) -> Backbone:
+    """The tiny backbone, for who leaves it as it is or overwrites all of it."""
+    return build()
+
+
+@pytest.fixture(scope="session")
+def on_meta(build: Callable[..., Backbone]) -> Callable[[str], Backbone]:
+    """A backbone of conf/ that holds no numbers, each built once."""
+
+    @cache
+    def build_on_meta(name: str) -> Backbone:
+        with torch.device("meta"):
+            return build(name)
+
+    return build_on_meta
 
 
 @pytest.fixture(scope="session")

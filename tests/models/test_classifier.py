@@ -1,16 +1,21 @@
 """The whole network: the head worked out by hand on given feature maps, and real backbones."""
 
+import json
+import math
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import nn
 
-from skinlesion.errors import SkinlesionError
-from skinlesion.models import Classifier, MetadataMLP, SoftAttention
-from skinlesion.models.build import build_classifier
-from skinlesion.models.classifier import max_pool
+from skinlesion.errors import SkinlesionError, validated
+from skinlesion.models import BackboneSpec, Classifier, MetadataMLP, SoftAttention
+from skinlesion.models.classifier import Dropout, build_classifier, initialise, max_pool
+from skinlesion.models.weights import resolve_spec
 
 HAM10000 = (1, 4, 16)
 METADATA = torch.randn(2, 21, generator=torch.Generator().manual_seed(0))
@@ -55,33 +60,26 @@ def test_max_pool_keeps_the_odd_last_row_and_column():
     # As tf.nn.max_pool2d(t, 2, 2, "SAME"): windows of 2x2, 2x1, 1x2 and 1x1.
     t = torch.tensor([[[[1.0, 2.0, 9.0], [3.0, 4.0, 5.0], [6.0, 8.0, -7.0]]]])
     assert max_pool(t).tolist() == [[[[4.0, 9.0], [8.0, -7.0]]]]
-
-
-def test_max_pool_of_one_position_is_the_position():
     assert max_pool(torch.tensor([[[[-3.0]]]])).tolist() == [[[[-3.0]]]]
 
 
-def test_features_are_the_pooled_map_and_the_pooled_attended_map_after_relu():
-    network = Classifier(Given(2, 1, 2), lambda channels: Times(-10), None, classes=3).eval()
-    t = torch.tensor([[[[1.0, 2.0]], [[-4.0, -3.0]]]])
-    # t pools to 2 and -3. Attended, -10 -20 and 40 30, it pools to -10 and 40: pooled by itself,
-    # not ten times the pooled map.
-    assert features_of(network, t, METADATA[:1]).tolist() == [[2.0, 0.0, 0.0, 40.0]]
-
-
-def test_average_pooling_takes_the_mean_over_all_positions():
-    network = Classifier(
-        Given(1, 2, 2), lambda channels: Times(3), None, classes=3, pooling="average"
-    ).eval()
-    t = torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]])
-    assert features_of(network, t, METADATA[:1]).tolist() == [[3.0, 9.0]]
-
-
-def test_a_vector_goes_to_the_dense_layer_as_it_is():
-    # The plain network of Table 9's last row: a dense layer on ImageNet's logits.
-    network = Classifier(Given(3), None, None, classes=2, dropout=0.9).train()
-    t = torch.tensor([[-1.0, 2.0, -3.0]])
-    assert features_of(network, t, METADATA[:1]).tolist() == t.tolist()
+@pytest.mark.parametrize(
+    ("t", "factor", "pooling", "expected"),
+    [
+        # t pools to 2 and -3. Attended, -10 -20 and 40 30, it pools to -10 and 40: pooled by
+        # itself, not ten times the pooled map. Then a ReLU.
+        ([[[[1.0, 2.0]], [[-4.0, -3.0]]]], -10, "max", [[2.0, 0.0, 0.0, 40.0]]),
+        ([[[[1.0, 2.0], [3.0, 6.0]]]], 3, "average", [[3.0, 9.0]]),
+        # The plain network of Table 9's last row: a dense layer on ImageNet's logits.
+        ([[-1.0, 2.0, -3.0]], None, "max", [[-1.0, 2.0, -3.0]]),
+    ],
+    ids=["max", "average", "a vector stays as it is"],
+)
+def test_features_are_the_pooled_map_and_the_pooled_attended_map(t, factor, pooling, expected):
+    t = torch.tensor(t)
+    attention = (lambda channels: Times(factor)) if factor else None
+    network = Classifier(Given(*t.shape[1:]), attention, None, classes=3, pooling=pooling).eval()
+    assert features_of(network, t, METADATA[:1]).tolist() == expected
 
 
 def test_metadata_is_appended_behind_the_features():
@@ -103,9 +101,25 @@ def test_logits_are_the_dense_layer_of_the_features():
     assert logits.tolist() == [[10.0, -14.0]]
 
 
-def test_attention_is_made_for_the_channels_of_the_map():
-    network = Classifier(Given(6, 3, 3), lambda c: SoftAttention(c, maps=4), None, classes=7)
-    assert network.attention.conv.weight.shape == (4, 6, 3, 3)
+def test_a_hidden_layer_stands_before_the_last():
+    network = Classifier(Given(1, 2, 2), None, None, classes=3, hidden=2).eval()
+    with torch.no_grad():
+        network.hidden.weight.copy_(torch.tensor([[2.0], [-1.0]]))
+        network.hidden.bias.zero_()
+        network.dense.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 3.0]]))
+        network.dense.bias.zero_()
+    # The largest of the map is 4; hidden 8 and, below zero, 0.
+    image = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    assert network(image, METADATA[:1]).tolist() == [[8.0, 0.0, 24.0]]
+
+
+@pytest.mark.parametrize(
+    ("shape", "attention"), [((5,), SoftAttention), ((4, 5), None), ((4, 5), SoftAttention)]
+)
+def test_a_cut_without_positions_is_refused_where_they_are_needed(shape, attention):
+    with pytest.raises(SkinlesionError, match=r"need a feature map \(B, C, h, w\)") as refusal:
+        Classifier(Given(*shape), attention, None, classes=7)
+    assert f"(B, {', '.join(map(str, shape))})" in str(refusal.value)
 
 
 def test_dropout_drops_image_features_in_training_only():
@@ -131,113 +145,178 @@ def test_what_is_dropped_does_not_depend_on_the_layout_in_memory():
     assert torch.equal(*seen)
 
 
-@pytest.fixture(scope="module")
-def networks(config):
-    """The four combinations of soft attention and metadata, on a 2 x 2 map of 576 channels."""
-    return {
-        (attention, metadata): build_classifier(
-            config(), {"name": attention}, {"name": metadata}, 7, HAM10000, dropout=0.5
-        ).eval()
-        for attention in ("paper", "none")
-        for metadata in ("paper", "none")
-    }
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_values_are_dropped_with_probability_p_and_else_scaled(p, dtype):
+    torch.manual_seed(0)
+    values = torch.ones(100_000, dtype=dtype, requires_grad=True)
+    dropped = Dropout(p)(values)
+    assert dropped.dtype == dtype
+    kept = dropped[dropped != 0]
+    torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - p)))
+    error = (p * (1 - p) / len(values)) ** 0.5
+    assert abs(1 - len(kept) / len(values) - p) < 4 * error
+    dropped.sum().backward()
+    assert torch.equal(values.grad, dropped)
+    assert not torch.equal(Dropout(p)(values), dropped)  # every call draws anew
 
 
-@pytest.mark.parametrize(
-    ("attention", "metadata", "width"),
-    [
-        ("paper", "paper", 2 * 576 + 4096),
-        ("paper", "none", 2 * 576),
-        ("none", "paper", 576 + 4096),
-        ("none", "none", 576),
-    ],
-)
-def test_every_combination_gives_logits(networks, image, attention, metadata, width):
-    network = networks[attention, metadata]
-    assert network.dense.in_features == width
-    with torch.no_grad():
-        logits = network(image, METADATA)
-    assert logits.shape == (2, 7)
-    assert logits.isfinite().all()
-    assert not torch.allclose(logits[0], logits[1])
+@pytest.mark.parametrize(("p", "training", "expected"), [(0, 1, 1.0), (1, 1, 0.0), (0.5, 0, 1.0)])
+def test_nothing_or_all_may_be_dropped_and_nothing_but_in_training(p, training, expected):
+    assert Dropout(p).train(bool(training))(torch.ones(100)).unique().tolist() == [expected]
+
+
+def network_of(backbone, attention="paper", metadata="paper", classes=7, **options):
+    choices = ({"name": c} if isinstance(c, str) else c for c in (attention, metadata))
+    return build_classifier(
+        backbone, *choices, **{"classes": classes, "properties": HAM10000} | options
+    )
 
 
 @pytest.mark.parametrize("attention", ["paper", "none"])
-def test_metadata_counts_with_its_branch_only(networks, image, attention):
-    same_images = image[:1].expand(2, -1, -1, -1)
+@pytest.mark.parametrize("metadata", ["paper", "none"])
+def test_every_combination_gives_logits_and_metadata_counts_with_its_branch_only(
+    config, image, attention, metadata
+):
+    network = network_of(config(), attention, metadata).eval()
+    width = 192 * (2 if attention == "paper" else 1) + (4096 if metadata == "paper" else 0)
+    assert network.dense.in_features == width
     with torch.no_grad():
-        heard = networks[attention, "paper"](same_images, METADATA)
-        unheard = networks[attention, "none"](same_images, METADATA)
-    assert not torch.allclose(heard[0], heard[1])
-    torch.testing.assert_close(unheard[0], unheard[1])
+        logits = network(image, METADATA)
+        same_image = network(image[:1].expand(2, -1, -1, -1), METADATA)
+    assert logits.shape == (2, 7)
+    assert logits.isfinite().all()
+    assert not torch.allclose(logits[0], logits[1])
+    assert torch.allclose(same_image[0], same_image[1]) == (metadata == "none")
 
 
-def test_dense_layer_has_the_authors_width(config):
-    # MobileNetV3Large: 7 x 7 x 960 pools to 4 x 4, twice, and 4,096 of the metadata.
+def test_has_the_authors_parameters(config):
     with torch.device("meta"):
-        network = build_classifier(
-            config("mobilenet_v3_large"), {"name": "paper"}, {"name": "paper"}, 7, HAM10000, 0.5
-        )
-    assert network.dense.in_features == 34_816
-
-
-def test_a_hidden_layer_stands_before_the_last(config):
-    network = Classifier(Given(1, 2, 2), None, None, classes=3, hidden=2).eval()
-    with torch.no_grad():
-        network.hidden.weight.copy_(torch.tensor([[2.0], [-1.0]]))
-        network.hidden.bias.zero_()
-        network.dense.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 3.0]]))
-        network.dense.bias.zero_()
-    # The largest of the map is 4; hidden 8 and, below zero, 0.
-    image = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
-    assert network(image, METADATA[:1]).tolist() == [[8.0, 0.0, 24.0]]
-
-
-def test_table_9s_dense_512_has_the_authors_parameters(config):
-    # The notebook behind the row (nb30) counts 37,062,250, with the batch norms' statistics
-    # (22,160) and the three numbers of Keras' Normalization, and without gamma. Its metadata passes
-    # two layers.
-    with torch.device("meta"):
-        network = build_classifier(
-            config("mobilenet_v3_large"),
-            {"name": "released"},
-            {"name": "paper", "layers": 2},
-            classes=7,
-            properties=HAM10000,
-            hidden=512,
-        )
-    assert sum(p.numel() for p in network.parameters()) == 37_062_250 - 22_160 - 3
-
-
-def test_a_cut_of_one_position_works_through_the_head(config):
-    fields = config("mobilenet_v3_large", cut="blocks.5.1.se.gate", input_size=64)
-    network = build_classifier(fields, {"name": "paper"}, {"name": "paper"}, 7, HAM10000, 0.5)
-    assert network.backbone.feature_shape() == (960, 1, 1)
-    assert network.dense.in_features == 2 * 960 + 4096
-    image = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
-    assert network(image, METADATA).isfinite().all()
+        # 7 x 7 x 960 pools to 4 x 4, twice, and 4,096 of the metadata.
+        assert network_of(config("mobilenet_v3_large")).dense.in_features == 34_816
+        # The notebook behind Table 9's Dense(512) (nb30) counts 37,062,250, with the batch norms'
+        # statistics (22,160) and the three numbers of Keras' Normalization, and without gamma. Its
+        # metadata passes two layers.
+        two_layers = {"name": "paper", "layers": 2}
+        wide = network_of(config("mobilenet_v3_large"), "released", two_layers, hidden=512)
+    assert sum(p.numel() for p in wide.parameters()) == 37_062_250 - 22_160 - 3
 
 
 @pytest.mark.parametrize(
-    ("shape", "attention"), [((5,), SoftAttention), ((4, 5), None), ((4, 5), SoftAttention)]
+    ("name", "cut"),
+    [
+        ("tiny", {}),
+        ("mobilenet_v3_small", {"cut": "blocks.4.1.se.gate"}),  # one position
+    ],
 )
-def test_a_cut_without_positions_is_refused_where_they_are_needed(shape, attention):
-    with pytest.raises(SkinlesionError, match=r"need a feature map \(B, C, h, w\)") as refusal:
-        Classifier(Given(*shape), attention, None, classes=7)
-    assert f"(B, {', '.join(map(str, shape))})" in str(refusal.value)
-
-
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "nasnet_mobile"])
-def test_one_training_step_gives_every_parameter_a_finite_gradient(config, image, name):
+def test_one_training_step_gives_every_parameter_a_finite_gradient(config, image, name, cut):
     torch.manual_seed(0)
-    fields = config(name, input_size=64)
-    network = build_classifier(
-        fields, {"name": "paper"}, {"name": "paper"}, 7, HAM10000, 0.5
-    ).train()
+    network = network_of(config(name, input_size=64, **cut)).train()
     F.cross_entropy(network(image, METADATA), torch.tensor([0, 6])).backward()
     for label, parameter in network.named_parameters():
         assert parameter.grad is not None, label
         assert parameter.grad.isfinite().all(), label
-    for label in ("attention.gamma", "attention.conv.weight", "metadata.layers.0.weight"):
-        assert network.get_parameter(label).grad.any(), label
+    attention = network.attention
+    assert attention.gamma.grad.any()
+    assert attention.conv.weight.grad.any() == (not cut)
+    assert network.metadata.layers[0].weight.grad.any()
     assert next(network.backbone.parameters()).grad.any()
+
+
+def glorot(layer):
+    """Glorot uniform: the square root of 6 / (inputs + outputs)."""
+    return math.sqrt(6 / (layer.in_features + layer.out_features))
+
+
+@pytest.mark.parametrize(("metadata", "layers"), [("paper", 2), ("gessert", 3)])
+def test_keras_starts_dense_layers_glorot_uniform_without_bias(config, metadata, layers):
+    torch.manual_seed(0)
+    network = network_of(config(), "none", metadata)
+    dense = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    assert len(dense) == layers
+    for layer in dense:
+        assert not layer.bias.any()
+        assert 0.97 * glorot(layer) < layer.weight.abs().max() <= glorot(layer)
+        assert layer.weight.std().item() == pytest.approx(glorot(layer) / math.sqrt(3), rel=0.05)
+
+
+def test_torch_starts_them_within_one_over_the_root_of_inputs_and_nothing_else_starts_anew(config):
+    torch.manual_seed(0)
+    network = network_of(config())
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    initialise(network, "torch")
+    bound = 1 / math.sqrt(network.dense.in_features)
+    assert network.dense.bias.any()
+    assert 0.97 * bound < network.dense.weight.abs().max() <= bound
+    for name, value in network.state_dict().items():
+        dense = name.startswith(("dense.", "metadata."))
+        assert torch.equal(value, before[name]) == (not dense), name
+
+
+def test_arguments_reach_the_parts_and_the_callers_values_are_left_alone(config):
+    attention = {"name": "paper", "maps": 3, "gamma": 0.5}
+    metadata, backbone = {"name": "paper", "width": 11}, config()
+    network = network_of(backbone, attention, metadata, classes=4, properties=[1, 4], dropout=0.25)
+    assert network.attention.conv.weight.shape == (3, 192, 3, 3)
+    assert network.attention.gamma.item() == 0.5
+    assert network.metadata.layers[0].weight.shape == (11, 5)
+    assert network.dense.out_features == 4
+    assert network.dropout.p == 0.25
+    assert attention == {"name": "paper", "maps": 3, "gamma": 0.5}
+    assert metadata == {"name": "paper", "width": 11}
+    assert backbone == config()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attention": "all"}, r"attention\.name=all: expected one of paper, released, none"),
+        ({"attention": {"maps": 3}}, r"^attention\.name=None: expected one of"),
+        ({"metadata": "mlp"}, r"^metadata\.name=mlp: expected one of paper, gessert, none"),
+        ({"attention": {"name": "paper", "map": 3}}, r"unexpected keyword argument 'map'"),
+        ({"metadata": {"name": "paper", "with": 3}}, r"unexpected keyword argument 'with'"),
+        ({"attention": {"name": "none", "maps": 3}}, r"none takes no arguments, found maps"),
+        ({"attention": {"name": "paper", "maps": 0}}, r"attention\.maps=0: expected at least 1"),
+        ({"attention": {"name": "paper", "gamma": "much"}}, r"cannot be built: .*'much'"),
+        ({"attention": {"name": "released", "maps": 0}}, r"attention\.maps=0: expected at least 1"),
+        ({"attention": {"name": "released", "gamma": 1}}, r"unexpected keyword argument 'gamma'"),
+        ({"metadata": {"name": "paper", "width": -1}}, r"metadata\.width=-1: expected at least 1"),
+        ({"metadata": {"name": "gessert", "width": 0}}, r"metadata\.width=0: expected at least 1"),
+        ({"metadata": {"name": "gessert", "missing": 1}}, r"metadata\.missing=1: expected a prob"),
+        ({"properties": []}, r"metadata\.name=paper, but .* metadata=none"),
+        ({"pooling": "min"}, r"pooling=min: expected one of max, average"),
+        ({"dropout": 1.5}, r"cannot be built: dropout .* between 0 and 1, but got 1\.5"),
+        ({"classes": -1}, r"cannot be built: .*negative dimension"),
+    ],
+)
+def test_a_wrong_name_or_argument_is_refused_in_one_line(config, changes, message):
+    with pytest.raises(SkinlesionError, match=message) as refusal:
+        network_of(config(), **changes)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_network_is_built_again_from_plain_values_and_its_state(config, image, tmp_path):
+    # The weights file says other things than the config; the values kept must be the file's.
+    header = {"timm_kwargs": '{"bn_eps": 0.01}', "mean": "[0.4, 0.5, 0.6]", "std": "[0.1, 0.2, 1]"}
+    state, path = (
+        timm.create_model("test_efficientnet").state_dict(),
+        str(tmp_path / "w.safetensors"),
+    )
+    save_file(state, path, metadata=header)
+    spec = asdict(resolve_spec(validated(BackboneSpec, config()), path))
+    assert spec["mean"] == (0.4, 0.5, 0.6)
+    values = {
+        "backbone": spec,
+        "attention": {"name": "paper", "maps": 4, "gamma": 0.1},
+        "metadata": {"name": "paper", "width": 8},
+        **{"classes": 7, "properties": [1, 4, 16], "dropout": 0.5},
+    }
+    network = build_classifier(**values).eval()
+    network.backbone.load(path)
+    again = build_classifier(**json.loads(json.dumps(values))).eval()
+    again.load_state_dict(network.state_dict())
+    with torch.no_grad():
+        assert torch.equal(again(image, METADATA), network(image, METADATA))
+    assert again.backbone.spec == network.backbone.spec
+    with pytest.raises(RuntimeError, match=r"Missing key|size mismatch|Unexpected key"):
+        network_of(config(cut="blocks.3")).load_state_dict(network.state_dict())

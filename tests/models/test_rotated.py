@@ -1,29 +1,38 @@
 """A backbone on rotated images computes what it computes on images as they are."""
 
+from functools import cache
+
 import pytest
 import torch
 from timm.layers import Conv2dSame
 from timm.models import create_feature_extractor
 from torch import nn
 
-from skinlesion.models import Backbone, BackboneSpec
-from skinlesion.models.rotated import RotatedConv2d, turn, turnable
+from skinlesion.models.rotated import RotatedConv2d, rotatable, rotate
 
 
-def pair(fields):
+@pytest.fixture(scope="module")
+def pairs(build):
     """A backbone with random weights, and the same on rotated images; batch norms in training."""
-    torch.manual_seed(0)
-    plain, rotated = (Backbone(BackboneSpec.from_config(fields)).double() for _ in range(2))
-    rotated.rotate()
-    rotated.load_state_dict(plain.state_dict())  # the names and the weights are the same
-    return plain, rotated
+
+    @cache
+    def pair(name):
+        torch.manual_seed(0)
+        plain, rotated = (build(name).double() for _ in range(2))
+        rotated.rotate()
+        rotated.load_state_dict(plain.state_dict())  # the names and the weights are the same
+        return plain, rotated
+
+    return pair
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "mobilenet_v3_large"])
 # At 96 all maps with a stride are even, at 97 odd; the others meet both.
 @pytest.mark.parametrize("size", [(96, 96), (97, 97), (75, 58)])
-def test_the_feature_map_and_every_gradient_are_the_same(config, name, size):
-    backbones = pair(config(name))
+def test_the_feature_map_and_every_gradient_are_the_same(pairs, name, size):
+    backbones = pairs(name)
+    for backbone in backbones:
+        backbone.zero_grad()
     image = torch.randint(0, 256, (4, 3, *size), dtype=torch.uint8)
     maps = [backbone(image) for backbone in backbones]
     assert maps[0].std() > 0.1
@@ -38,27 +47,25 @@ def test_the_feature_map_and_every_gradient_are_the_same(config, name, size):
         torch.testing.assert_close(rotated[key].grad, parameter.grad, rtol=1e-7, atol=1e-9)
 
 
-def test_no_map_is_padded_by_a_copy(config, image):
-    plain, rotated = pair(config())
-
-    def padded(backbone):
-        with torch.profiler.profile(acc_events=True) as profiler, torch.no_grad():
-            backbone(image)
-        return {event.key: event.count for event in profiler.key_averages()}.get("aten::pad", 0)
-
-    assert padded(plain) == 5  # the stem and four blocks
-    assert padded(rotated) == 0
+def test_no_map_is_padded_by_a_copy(pairs):
+    plain, rotated = (
+        [
+            m.kernel_size
+            for m in backbone.modules()
+            if isinstance(m, Conv2dSame) and max(m.stride) > 1
+        ]
+        for backbone in pairs("mobilenet_v3_small")
+    )
+    assert len(plain) == 5  # the stem and four blocks
+    assert rotated == []
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        *("baseline/vgg16", "resnet50", "densenet201", "mobilenet_v1", "mobilenet_v2"),
-        *("inception_resnet_v2", "nasnet_mobile"),
-    ],
+    ["baseline/vgg16", "resnet50", "densenet201", "mobilenet_v1", "mobilenet_v2", "nasnet_mobile"],
 )
-def test_backbones_that_nothing_would_be_saved_for_stay_as_they_are(config, name):
-    backbone = Backbone(BackboneSpec.from_config(config(name)))
+def test_backbones_that_nothing_would_be_saved_for_stay_as_they_are(on_meta, name):
+    backbone = on_meta(name)
     kinds = [type(module) for module in backbone.modules()]
     backbone.rotate()
     assert not backbone.rotated
@@ -74,9 +81,7 @@ SAME = Conv2dSame(3, 4, 3, stride=2)
 
 @pytest.mark.parametrize("convolution", [nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)])
 def test_convolutions_of_stride_one_do_not_mind(convolution):
-    torch.manual_seed(0)
-    plain = trunk(SAME, nn.ReLU(), convolution).eval()
-    image = torch.rand(1, 3, 12, 14)
+    plain, image = trunk(SAME, nn.ReLU(), convolution), torch.rand(1, 3, 12, 14)
     expected = plain(image)["t"]
     assert rotate(plain)
     torch.testing.assert_close(plain(image.flip(2, 3))["t"].flip(2, 3), expected)
@@ -95,8 +100,8 @@ def test_convolutions_of_stride_one_do_not_mind(convolution):
         nn.Flatten(),
     ],
 )
-def test_a_trunk_that_would_compute_something_else_is_not_turned(other):
+def test_a_trunk_that_would_compute_something_else_is_not_rotated(other):
     whole = trunk(SAME, other)
-    assert not turnable(whole)
+    assert not rotatable(whole)
     assert not rotate(whole)
     assert not any(isinstance(module, RotatedConv2d) for module in whole.modules())
