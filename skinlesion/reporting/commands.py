@@ -122,8 +122,8 @@ def _figures(options: argparse.Namespace) -> None:
 
     runs: list[Path] = []
     for folder in options.folders:
-        own = [folder] if (folder / "predictions.csv").exists() else []
-        found = own or sorted(path.parent for path in folder.glob("*/*/*/DONE"))
+        done = sorted(path.parent for path in folder.glob("*/*/*/DONE"))
+        found = [folder] if (folder / "predictions.csv").exists() else done
         if not found:
             raise SkinlesionError(
                 f"{folder} is no finished run and holds none; expected a run directory "

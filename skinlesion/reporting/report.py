@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.measured import Measured
-from skinlesion.evaluation.metrics import AVERAGED, OVERALL, metric_at
+from skinlesion.evaluation.metrics import AVERAGED, OVERALL, headlines, metric_at
 from skinlesion.reporting.layout import lay_out
 from skinlesion.reporting.pictures import Picture, pictures
 from skinlesion.reporting.render import render
@@ -50,7 +50,6 @@ CHOICES = {
     "dropout": "dropout",
     "seed": "seed",
 }
-OVERVIEW = ("accuracy", "balanced_accuracy", "macro.auc", "macro.f1", "ece")
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,8 @@ def report_page(report: Report) -> str:
         now=datetime.now(UTC),
         choices=_choices,
         differences=_differences,
-        overview=OVERVIEW,
+        # By class and over classes, each run's own section says more.
+        overview=[address for address in headlines(()) if not address.startswith("sd.")],
         overall=[name for name in OVERALL if name != "n"],
         metrics=AVERAGED,
         title_of=lambda address: metric_at(address)[1],
