@@ -85,5 +85,5 @@ class Failures:
         """Return `why` and `when`, None if the job has not failed."""
         try:
             return json.loads((self.folder / f"{identity[:20]}.json").read_text())
-        except OSError:
+        except (OSError, ValueError):  # ValueError: it is damaged
             return None

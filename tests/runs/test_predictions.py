@@ -1,11 +1,8 @@
 """The predictions file: what is written is what is read, and wrong files say what is wrong."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
-from skinlesion.cli import main
 
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.metrics import evaluate_file
@@ -147,18 +144,3 @@ def test_evaluate_file_takes_each_split_by_itself(frame, path):
     assert result["val"]["n"] == 3
     assert result["val"]["accuracy"] == pytest.approx(2 / 3)  # 0003, a bcc, is taken for nv
     assert result["test"]["accuracy"] == 1
-
-
-def test_the_command_prints_a_table_for_each_split(frame, path, capsys):
-    write_predictions(frame, path)
-    assert main(["evaluate", str(path)]) == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith("val\nclass")
-    assert "\n\ntest\nclass" in printed
-    assert "n 3, accuracy 0.6667" in printed
-
-
-def test_the_command_prints_json(frame, path, capsys):
-    write_predictions(frame, path)
-    assert main(["evaluate", str(path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == evaluate_file(path)
