@@ -7,7 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from skinlesion.data import ham10000
-from skinlesion.data.schema import Range, Schema, Values
+from skinlesion.data.encoding import Category, Number
+from skinlesion.data.schema import Schema
 from skinlesion.errors import SkinlesionError
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "data"
@@ -22,82 +23,80 @@ def declared(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def properties(**options: Any) -> dict[str, Any]:
+    return declared(properties={"k": options})
+
+
+def columns(**options: Any) -> dict[str, Any]:
+    return declared(columns=declared()["columns"] | options)
+
+
 def test_the_constants_of_ham10000_are_those_of_its_config() -> None:
-    schema = Schema.from_config(OmegaConf.load(CONF / "ham10000.yaml"))
-    assert schema.classes == ham10000.CLASSES
-    assert schema.sizes == ham10000.PROPERTIES
-    assert schema.columns == ("lesion_id", "image_id", "dx", "age", "sex", "localization")
+    schema = Schema.from_config(OmegaConf.load(CONF / "ham10000.yaml").data)
+    assert tuple(schema.classes) == ham10000.CLASSES
+    assert tuple(known.size for known in schema.untrained.values()) == ham10000.PROPERTIES
+    assert schema.wanted == ["lesion_id", "image_id", "dx", "age", "sex", "localization"]
 
 
 def test_a_declaration_is_read() -> None:
     schema = Schema.from_config(OmegaConf.create(declared()))
     assert schema == Schema.from_config(declared())
-    assert schema.properties == {
-        "site": Values("site", ("x", "y", "unknown")),
-        "size": Range("mm", 0, 9),
-    }
-    assert schema.sizes == (4, 1)
-    assert (schema.image, schema.lesion, schema.label) == ("file", None, "class")
-
-
-def test_names_that_are_numbers_are_text() -> None:
-    schema = Schema.from_config(declared(classes=[0, 1], properties={"k": {"values": [1, 2]}}))
-    assert schema.classes == ("0", "1")
-    assert schema.properties["k"] == Values("k", ("1", "2", "unknown"))
-
-
-def test_unknown_keeps_its_place_among_the_values_and_loses_its_capital() -> None:
-    schema = Schema.from_config(declared(properties={"k": {"values": ["Unknown", "z"]}}))
-    assert schema.properties["k"] == Values("k", ("unknown", "z"))
+    assert schema.untrained == {"site": Category(("x", "y", "unknown")), "size": Number(0, 9)}
+    assert schema.wanted == ["file", "class", "site", "mm"]
+    one_hot = Schema.from_config(columns(label=None, lesion="spot"))
+    assert one_hot.wanted == ["spot", "file", "a", "b", "site", "mm"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"classes": ["a"]}, r"data\.classes=\['a'\]: expected at least 2 names"),
-        ({"classes": "a"}, r"data\.classes=a: expected a list"),
-        ({"classes": ["a", "b", "a"]}, r"data\.classes: a more than once"),
-        ({"classes": ["nv", "NV"]}, r"data\.classes: nv, NV more than once.* not in capitals"),
-        ({"classes": ["a", "label"]}, r"data\.classes: label cannot be a name here"),
-        ({"classes": [True, False]}, r"data\.classes=True: expected a name \(yes and no need quo"),
-        ({"tables": []}, r"data\.tables=\[\]: expected at least 1 name"),
-        ({"columns": {"image": "i", "label": "l"}}, r"data\.columns: expected lesion too"),
-        (
-            {"columns": {"image": None, "lesion": None, "label": "l"}},
-            r"data\.columns\.image=None: expected a name",
-        ),
-        (
-            {"columns": {"image": "i", "lesion": None, "label": "l", "patient": "p"}},
-            r"data\.columns: there is no patient, expected image, lesion, label",
-        ),
-        (
-            {"columns": declared()["columns"] | {"lesion_missing": "drop"}},
-            r"lesion_missing=drop: expected one of error, own",
-        ),
-        ({"properties": {"k": {}}}, r"data\.properties\.k: expected one of .* found neither"),
-        (
-            {"properties": {"k": {"range": [0, 1], "values": ["x"]}}},
-            r"data\.properties\.k: expected one of .* found both",
-        ),
-        ({"properties": {"k": {"range": [9, 0]}}}, r"k\.range=\[9, 0\]: expected two numbers"),
-        ({"properties": {"k": {"range": [0]}}}, r"k\.range=\[0\]: expected two numbers"),
-        ({"properties": {"k": {"values": []}}}, r"k\.values=\[\]: expected at least 1 name"),
-        ({"properties": {"k": {"value": ["x"]}}}, r"k: there is no value, expected range, values"),
-        ({"properties": {"k": None}}, r"data\.properties\.k=None: expected names and values"),
-        ({"properties": {"dx": {"range": [0, 1]}}}, r"data\.properties: dx cannot be a name here"),
-        ({"properties": ["age"]}, r"data\.properties=\['age'\]: expected names and values"),
-    ],
+    ("values", "read"),
+    [([1, 2.5], ("1", "2.5", "unknown")), (["Unknown", " z "], ("unknown", "z"))],
 )
-def test_a_declaration_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(SkinlesionError, match=message):
-        Schema.from_config(declared(**changes))
+def test_names_that_are_numbers_are_text_and_unknown_keeps_its_place(
+    values: list[Any], read: tuple[str, ...]
+) -> None:
+    schema = Schema.from_config(properties(values=values))
+    assert schema.untrained["k"] == Category(read)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (declared(classes=["a"]), "data.classes: .* at least 2 items"),
+        (declared(classes="a"), "data.classes=a: expected a valid list"),
+        (declared(classes=["a", "b", "a"]), "data.classes.* a more than once"),
+        (declared(classes=["nv", "NV"]), "nv, NV more than once.* not in capitals alone"),
+        (declared(classes=["a", "label"]), "data.classes.* label cannot be a name here"),
+        (declared(classes=[True, False]), r"data.classes.0=True: expected a name \(yes and no"),
+        (declared(classes=["a", " "]), "data.classes.1= : expected a name"),
+        (declared(tables=[]), "data.tables.* at least 1 item"),
+        (columns(image=None), "data.columns.image=None: expected a name"),
+        (declared(columns={"image": "i", "label": "l"}), "data.columns.lesion: expected a value"),
+        (columns(patient="p"), "data.columns.patient: there is no such key. Did you mean data.col"),
+        (columns(lesion_missing="drop"), "lesion_missing=drop: expected 'error' or 'own'"),
+        (properties(), "data.properties.k.* expected one of range: .* found neither"),
+        (properties(range=[0, 1], values=["x"]), "expected one of range: .* found both"),
+        (properties(range=[9, 0]), "data.properties.k.* range: expected two numbers"),
+        (properties(range=[0]), "data.properties.k.range.1: expected a value"),
+        (properties(range=[0, "far"]), "data.properties.k.range.1=far: expected a valid number"),
+        (properties(values=[]), "data.properties.k.values.* at least 1 item"),
+        (properties(value=["x"]), "data.properties.k.value: there is no such key"),
+        (declared(properties={"k": None}), "data.properties.k=None: expected"),
+        (declared(properties={"dx": {"range": [0, 1]}}), "data.properties.* dx cannot be a name"),
+        (declared(properties=["age"]), "data.properties.* expected a valid dictionary"),
+        (declared(limit=0), "data.limit=0: expected greater than or equal to 1"),
+        (declared(limti=9), "data.limti: there is no such key. Did you mean data.limit"),
+        ({"tables": ["t"]}, "data.classes: expected a value; data.columns: .*; data.properties: "),
+    ],
+    ids=repr,
+)
+def test_a_declaration_that_cannot_be_is_refused_in_one_line(
+    data: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SkinlesionError, match=message) as refusal:
+        Schema.from_config(data)
+    assert "\n" not in str(refusal.value)
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
     with pytest.raises(SkinlesionError, match=r"data\.classes.*; data\.properties\.k"):
-        Schema.from_config(declared(classes=["a"], properties={"k": {}}))
-
-
-def test_what_is_not_said_at_all_is_named() -> None:
-    with pytest.raises(SkinlesionError, match=r"does not say its classes, properties: .*ham10000"):
-        Schema.from_config({"tables": ["t"], "columns": {}})
+        Schema.from_config(properties() | {"classes": ["a"]})

@@ -1,6 +1,7 @@
 """The table is the same whatever file it came from, and everything wrong with it is named."""
 
 import csv
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
+from PIL import Image
 
 from skinlesion.data.archive import ImageArchive
 from skinlesion.data.ham10000 import CLASSES
@@ -16,287 +17,268 @@ from skinlesion.data.schema import Schema
 from skinlesion.data.table import read_table, subset, table_digest
 from skinlesion.errors import SkinlesionError
 
-Write = Callable[..., Path]
+COLUMNS = ["lesion_id", "image_id", "dx", "age", "sex", "localization"]
+FORMS: dict[str, dict[str, Any]] = {
+    "quoted": {"quoting": csv.QUOTE_NONNUMERIC},
+    "Dataverse": {"metadata": "HAM10000_metadata", "sep": "\t", "quoting": csv.QUOTE_NONNUMERIC},
+    "tab": {"metadata": "HAM10000_metadata.tab", "sep": "\t"},
+    "tsv": {"metadata": "HAM10000_metadata.tsv", "sep": "\t"},
+    "Excel": {"encoding": "utf-8-sig", "sep": ";"},
+    "pandas": {"index": True},
+}
+CHANGES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "columns in another order": lambda table: table[table.columns[::-1]],
+    "rows in another order": lambda table: table.sample(frac=1, random_state=0),
+    "only the columns that are read": lambda table: table.drop(columns=["dataset", "dx_type"]),
+    "another column": lambda table: table.assign(comment="a, b"),
+    "decimal ages": lambda table: table.assign(age=[a and f"{a}.0" for a in table["age"]]),
+    "unknown ages": lambda table: table.assign(age=[a or "Unknown" for a in table["age"]]),
+    "spaces": lambda table: table.map(lambda cell: f" {cell} ").rename(columns=" {} ".format),
+    "capitals": lambda table: table.map(str.upper).rename(columns=str.upper),
+    "files": lambda table: table.assign(image_id=table["image_id"] + ".JPG"),
+    "paths": lambda table: table.assign(image_id="images/" + table["image_id"] + ".jpg"),
+}
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
-HAM10000 = Schema.from_config(OmegaConf.load(CONF / "data" / "ham10000.yaml"))
-COLUMNS = HAM10000.columns
-QUOTED = csv.QUOTE_NONNUMERIC
 
-
-def read(root: Path) -> tuple[pd.DataFrame, list[str]]:
-    return read_table(ImageArchive(root), HAM10000)
-
-
-def good(root: Path) -> pd.DataFrame:
-    table, problems = read(root)
-    assert problems == []
-    return table
-
-
-@pytest.fixture
-def expected(table: pd.DataFrame) -> pd.DataFrame:
-    return (
-        table[list(COLUMNS)]
-        .assign(age=[float(age) if age else np.nan for age in table["age"]])
+@pytest.mark.parametrize("change", [*FORMS, *CHANGES])
+def test_what_does_not_matter_does_not_change_the_table(place: Any, change: str) -> None:
+    place.table["lesion_id"] = place.table["lesion_id"].str.upper()
+    expected = (
+        place.table[COLUMNS]
+        .assign(age=[float(age) if age else np.nan for age in place.table["age"]])
         .sort_values("image_id", ignore_index=True)
     )
-
-
-@pytest.mark.parametrize(
-    "form",
-    [
-        {"metadata": "HAM10000_metadata.csv"},
-        {"metadata": "HAM10000_metadata"},
-        {"metadata": "HAM10000_metadata", "separator": "\t", "quoting": QUOTED},
-        {"metadata": "HAM10000_metadata.tab", "separator": "\t"},
-        {"metadata": "HAM10000_metadata.tsv", "separator": "\t", "quoting": QUOTED},
-        {"metadata": "HAM10000_metadata.csv", "quoting": QUOTED},
-        {"metadata": "HAM10000_metadata.csv", "encoding": "utf-8-sig"},
-        {"encoding": "utf-8-sig", "separator": "\t", "quoting": QUOTED},
-    ],
-    ids=str,
-)
-def test_every_form_of_the_file_gives_the_same_table(
-    write: Write, form: dict[str, Any], expected: pd.DataFrame
-) -> None:
-    found = good(write(**form))
-    pd.testing.assert_frame_equal(found, expected, check_dtype=False)
-    assert found["age"].dtype == float
-    assert table_digest(found) == table_digest(good(write()))
-
-
-def test_every_layout_gives_the_same_table(
-    write: Write, layout: str, expected: pd.DataFrame
-) -> None:
-    pd.testing.assert_frame_equal(good(write(layout)), expected, check_dtype=False)
-
-
-def columns_in_another_order(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table.columns[::-1]]
-
-
-def rows_in_another_order(table: pd.DataFrame) -> pd.DataFrame:
-    return table.sample(frac=1, random_state=0)
-
-
-def without_the_columns_nobody_reads(table: pd.DataFrame) -> pd.DataFrame:
-    return table.drop(columns=["dataset", "dx_type"])
-
-
-def with_another_column(table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(comment="a, b")
-
-
-def with_decimal_ages(table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(age=[f"{age}.0" if age else "" for age in table["age"]])
-
-
-def with_spaces(table: pd.DataFrame) -> pd.DataFrame:
-    return table.map(lambda cell: f" {cell} ").rename(columns=lambda name: f" {name}")
-
-
-def in_capitals(table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(
-        **{column: table[column].str.upper() for column in ("dx", "sex", "localization")}
-    )
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        columns_in_another_order,
-        rows_in_another_order,
-        without_the_columns_nobody_reads,
-        with_another_column,
-        with_decimal_ages,
-        with_spaces,
-        in_capitals,
-    ],
-)
-def test_what_does_not_matter_does_not_change_the_table(
-    write: Write,
-    table: pd.DataFrame,
-    expected: pd.DataFrame,
-    change: Callable[[pd.DataFrame], pd.DataFrame],
-) -> None:
-    found = good(write(table=change(table)))
-    pd.testing.assert_frame_equal(found, expected, check_dtype=False)
-    assert table_digest(found) == table_digest(good(write()))
+    plain, _ = place.read()
+    changed = CHANGES.get(change, lambda table: table)(place.table)
+    found, problems = place.read(table=changed, **FORMS.get(change, {}))
+    assert problems == []
+    for frame in (plain, found):
+        pd.testing.assert_frame_equal(frame, expected, check_dtype=False)
+    assert table_digest(found) == table_digest(plain)
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-def test_the_digest_changes_with_any_cell(
-    write: Write, table: pd.DataFrame, column: str, jpegs: dict[str, bytes]
-) -> None:
-    before = table_digest(good(write()))
+def test_the_digest_changes_with_any_cell(place: Any, column: str) -> None:
+    before = table_digest(place.read()[0])
     other = {"dx": "bcc", "age": "21.5", "image_id": "ISIC_new"}.get(column, "other")
     # Both rows of the first lesion, which may not have two diagnoses.
-    table.loc[:1, column] = [other, other] if column != "image_id" else [other, "ISIC_newer"]
-    jpegs |= dict.fromkeys(("ISIC_new", "ISIC_newer"), jpegs["ISIC_0000000"])
-    assert table_digest(good(write(table=table, jpegs=jpegs))) != before
+    new = [other, other] if column != "image_id" else [other, "ISIC_newer"]
+    place.table.loc[:1, column] = new
+    place.jpegs |= dict.fromkeys(("ISIC_new", "ISIC_newer"), b"")
+    table, problems = place.read()
+    assert problems == []
+    assert table_digest(table) != before
 
 
-def test_missing_sex_and_localization_are_unknown_and_a_missing_age_stays_missing(
-    write: Write, table: pd.DataFrame
-) -> None:
-    table.loc[0, ["age", "sex", "localization"]] = ""
-    found = good(write(table=table)).set_index("image_id").loc[table.loc[0, "image_id"]]
-    assert found["sex"] == found["localization"] == "unknown"
-    assert np.isnan(found["age"])
+def test_each_fault_is_named_with_its_rows_and_the_good_rows_are_returned(place: Any) -> None:
+    ids, spoiled = (
+        place.ids,
+        {
+            0: {"image_id": ""},
+            2: {"lesion_id": ""},
+            4: {"image_id": place.ids[5]},
+            6: {"lesion_id": "HAM_\x07"},
+            8: {"dx": "nevus", "lesion_id": "HAM_new"},
+            16: {"age": "-1"},
+            17: {"age": "121"},
+            18: {"age": "about 50"},
+            19: {"age": "inf"},
+            24: {"dx": "nv"},  # the other image of this lesion is a bkl
+        },
+    )
+    for row, cells in spoiled.items():
+        place.table.loc[row, list(cells)] = list(cells.values())
+    for row in range(30, 47):
+        del place.jpegs[ids[row]]
 
-
-def test_without_a_table_the_error_names_what_was_expected_and_found(write: Write) -> None:
-    with pytest.raises(SkinlesionError) as caught:
-        read(write(metadata="metadata.csv"))
-    for expected in ("HAM10000_metadata.csv, HAM10000_metadata,", "found: ", "metadata.csv"):
-        assert expected in str(caught.value)
-    assert "make data" in str(caught.value)
-
-
-def test_missing_columns_are_named_all_at_once(write: Write, table: pd.DataFrame) -> None:
-    root = write(table=table.drop(columns=["age", "lesion_id"]))
-    with pytest.raises(SkinlesionError, match=r"columns missing: lesion_id, age\. Found: image_id"):
-        read(root)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"\xff\xfel\x00e\x00s\x00",
-        b'lesion_id,image_id,dx,age,sex,localization\n"a,b,nv,3,male,back\n',
-        b"lesion_id,image_id,dx,age,sex,localization\na,b,nv,3,m,back\na,c,nv,3,m,back,more\n",
-    ],
-    ids=["empty", "UTF-16", "open quote", "a row too long"],
-)
-def test_a_file_that_is_no_table_is_named(write: Write, content: bytes) -> None:
-    path = write() / "HAM10000_metadata.csv"
-    path.write_bytes(content)
-    with pytest.raises(SkinlesionError, match=f"{path} cannot be read as a table"):
-        read(path.parent)
-
-
-def test_rows_that_end_in_a_comma_do_not_shift_the_columns(
-    write: Write, expected: pd.DataFrame
-) -> None:
-    path = write() / "HAM10000_metadata.csv"
-    head, *rows = path.read_text().splitlines()
-    path.write_text("\n".join([head, *(f"{row}," for row in rows)]))
-    pd.testing.assert_frame_equal(good(path.parent), expected, check_dtype=False)
-
-
-def spoil(table: pd.DataFrame, row: int, **cells: str) -> None:
-    table.loc[row, list(cells)] = list(cells.values())
-
-
-def test_each_fault_is_named_with_its_rows_and_the_good_rows_are_returned(
-    write: Write, table: pd.DataFrame, jpegs: dict[str, bytes]
-) -> None:
-    ids = table["image_id"].tolist()
-    spoil(table, 0, image_id="")
-    spoil(table, 2, lesion_id="")
-    spoil(table, 4, image_id=ids[5])
-    spoil(table, 8, dx="nevus", lesion_id="HAM_new")
-    spoil(table, 16, age="-1")
-    spoil(table, 17, age="121")
-    spoil(table, 18, age="about 50")
-    spoil(table, 19, age="inf")
-    spoil(table, 24, dx="nv")  # the other image of this lesion is a bkl
-    del jpegs[ids[30]]
-
-    found, problems = read(write(table=table, jpegs=jpegs))
+    found, problems = place.read()
 
     assert problems == [
         "rows without image_id: line 2",
+        f"duplicate image ids: {ids[5]}",
         "images without lesion_id (data.columns.lesion_missing=own takes each of them for a lesion "
         f"of its own): {ids[2]}",
-        f"duplicate image ids: {ids[5]}",
+        rf"ids that do not print: '{ids[6]} of lesion HAM_\x07'",
         f"dx other than akiec, bcc, bkl, df, mel, nv, vasc: {ids[8]} (nevus)",
         f"age that is no number from 0 to 120: {ids[16]} (-1), {ids[17]} (121), {ids[18]} "
         f"(about 50), {ids[19]} (inf)",
-        f"lesions of two classes: {table.loc[24, 'lesion_id']}",
-        f"images in the table that are not on disk: {ids[30]}",
+        f"lesions of two classes: {place.table.loc[24, 'lesion_id']}",
+        f"images in the table that are not on disk: {', '.join(ids[30:35])} and 12 more",
     ]
-    bad = {ids[row] for row in (0, 2, 4, 5, 8, 16, 17, 18, 19, 24, 25, 30)}
+    bad = {ids[row] for row in (0, 2, 4, 5, 6, 8, 16, 17, 18, 19, 24, 25, *range(30, 47))}
     assert set(found["image_id"]) == set(ids) - bad
 
 
-@pytest.mark.parametrize("age", ["0", "120"])
-def test_the_youngest_and_the_oldest_age_are_possible(
-    write: Write, table: pd.DataFrame, age: str
+def test_without_images_the_ways_to_get_them_are_named_and_images_without_rows_do_not_matter(
+    place: Any,
 ) -> None:
-    spoil(table, 0, age=age)
-    assert float(age) in good(write(table=table))["age"].tolist()
-
-
-def test_a_long_list_is_cut_to_the_first_few_and_a_count(
-    write: Write, table: pd.DataFrame, jpegs: dict[str, bytes]
-) -> None:
-    absent = table["image_id"].tolist()[10:27]
-    _, (problem,) = read(write(jpegs={i: jpeg for i, jpeg in jpegs.items() if i not in absent}))
-    assert problem == (
-        f"images in the table that are not on disk: {', '.join(absent[:5])} and 12 more"
-    )
-
-
-def test_a_table_without_any_image_names_the_ways_to_get_them(write: Write) -> None:
-    table, problems = read(write(jpegs={}))
-    assert table.empty
+    found, problems = place.read(jpegs={})
+    assert found.empty
     assert "make data" in problems[-1]
+    found, problems = place.read(table=place.table[:40])
+    assert problems == []
+    assert found["image_id"].tolist() == sorted(place.ids[:40])
 
 
-def test_images_that_are_not_in_the_table_are_ignored(
-    write: Write, jpegs: dict[str, bytes], expected: pd.DataFrame
-) -> None:
-    found = good(write(jpegs=jpegs | {"ISIC_0034525": jpegs["ISIC_0000000"]}))
-    pd.testing.assert_frame_equal(found, expected, check_dtype=False)
+# --- data of one's own ----------------------------------------------------------------------------
 
-
-# --- a subset ---------------------------------------------------------------------------------
+OWN: dict[str, Any] = {
+    "tables": ["list"],
+    "classes": ["Red", "Blue"],
+    "columns": {"image": "file", "lesion": "spot", "label": "kind"},
+    "properties": {"place": {"values": ["Arm", "leg"]}, "size": {"range": [0, 9]}},
+}
+ONE_HOT = {"columns": {"image": "file", "lesion": None, "label": None}, "properties": {}}
+HEAD = "file,kind,size,place,spot\n"
 
 
 @pytest.fixture
-def large() -> pd.DataFrame:
-    """2,000 images of lesions with one to four images each; nine of ten are nevi."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for lesion in range(800):
+def own(tmp_path: Path) -> Callable[..., Any]:
+    """A function that reads a table of the images p1 to p4, as OWN declares it."""
+    (tmp_path / "pictures").mkdir()
+    for name in ("p1", "p2", "p3", "p4"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / f"{name}.png")
+
+    def read(text: str, labels: str = "", **changes: Any) -> tuple[pd.DataFrame, list[str]]:
+        (tmp_path / "list.csv").write_text(text)
+        if labels:
+            (tmp_path / "labels.csv").write_text(labels)
+            changes["tables"] = ["labels.csv", "list"]
+        return read_table(ImageArchive(tmp_path), Schema.from_config(OWN | changes))
+
+    return read
+
+
+def rows(frame: pd.DataFrame) -> list[list[Any]]:
+    return frame.astype(object).fillna("missing").to_numpy().tolist()
+
+
+def test_other_columns_and_names_become_ours(own: Callable[..., Any]) -> None:
+    frame, problems = own(HEAD + "p2.png,red,3,ARM,s1\np1.PNG,Blue,,,s2\np3,BLUE,0,leg,s2\n")
+    assert problems == []
+    assert frame.columns.tolist() == ["lesion_id", "image_id", "dx", "place", "size"]
+    assert rows(frame) == [
+        ["s2", "p1", "Blue", "unknown", "missing"],
+        ["s1", "p2", "Red", "Arm", 3.0],
+        ["s2", "p3", "Blue", "leg", 0.0],
+    ]
+
+
+def test_a_number_means_a_name_that_is_the_same_number(own: Callable[..., Any]) -> None:
+    grades = {"classes": ["1.0", "2"], "properties": {"place": {"values": ["0", "1.0"]}}}
+    frame, problems = own("file,kind,place,spot\np1,1,1,a\np2,2.0,0.0,b\np3,1.0,1.0,c", **grades)
+    assert problems == []
+    assert frame["dx"].tolist() == ["1.0", "2", "1.0"]
+    assert frame["place"].tolist() == ["1.0", "0", "1.0"]
+
+
+def test_without_lesions_every_image_is_one_or_those_that_have_none(
+    own: Callable[..., Any],
+) -> None:
+    text = HEAD + "p1,Red,,,s1\np2,Blue,,,\np3,Blue,,,"
+    for columns, lesions in (({"lesion": None}, "p1"), ({"lesion_missing": "own"}, "s1")):
+        frame, problems = own(text, columns=OWN["columns"] | columns)
+        assert problems == []
+        assert frame["lesion_id"].tolist() == [lesions, "p2", "p3"]
+        assert frame["place"].tolist() == ["unknown"] * 3
+        assert frame["size"].isna().all()
+
+
+def test_values_that_are_not_declared_are_told_with_their_counts_and_kept(
+    own: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    frame, problems = own(
+        HEAD + "p1,Red,1,Head,a\np2,Red,1,head,b\np3,Red,1,foot,c\np4,Red,1,arm,d"
+    )
+    assert problems == []
+    assert frame["place"].tolist() == ["head", "head", "foot", "Arm"]
+    (record,) = caplog.records
+    assert "data.properties.place.values does not have" in record.getMessage()
+    assert record.getMessage().endswith(": head (2), foot (1)")
+
+
+def test_a_column_for_each_class_is_one_label(own: Callable[..., Any]) -> None:
+    frame, problems = own("file,Red,Blue\np1,0.0,1.0\np2,1,0", **ONE_HOT)
+    assert (frame["dx"].tolist(), problems) == (["Blue", "Red"], [])
+    _, problems = own("file,Red,Blue\np1,1,1\np2,0,0\np3,0.5,0.5\np4,1,", **ONE_HOT)
+    assert problems == [
+        "rows in which not exactly one of Red, Blue is 1 and the others are 0: p1 (1, 1), "
+        "p2 (0, 0), p3 (0.5, 0.5), p4 (1, blank)"
+    ]
+
+
+def test_tables_are_joined_by_the_image(own: Callable[..., Any]) -> None:
+    text = "place\tsize\tfile\tspot\nleg\t2\tp2\tb\narm\t1\tx/p1.png\ta"
+    frame, problems = own(text, "kind,File\nRed,p1\nBlue,p2.png")
+    assert problems == []
+    assert rows(frame) == [["a", "p1", "Red", "Arm", 1], ["b", "p2", "Blue", "leg", 2]]
+    text = "file,size,place,spot\np1,1,arm,a\np2,1,arm,b\np4,1,arm,d\np4,2,arm,d\n,,,"
+    frame, problems = own(text, "file,kind\np1,Red\np2,Blue\np3,Red")
+    assert problems == [
+        "list.csv: rows without file: line 6",
+        "list.csv: duplicate image ids: p4",
+        "images that are not in each of labels.csv, list: p3, p4",
+    ]
+    assert frame["image_id"].tolist() == ["p1", "p2"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "text", "message"),
+    [
+        ("file,kind,size", "file,size,place,spot", r"size in more than one.* not put below"),
+        ("file,kind", "name,size,place,spot", r"list\.csv: no column file, by which"),
+        ("file,class", "file,size,place", r"missing: spot, kind\. Found: file, class, size"),
+        ("age_approx,image", "MEL,NV", r"data=isic2019 reads age_approx, image, MEL, NV\.$"),
+    ],
+)
+def test_tables_that_cannot_be_joined_are_refused(
+    own: Callable[..., Any], labels: str, text: str, message: str
+) -> None:
+    with pytest.raises(SkinlesionError, match=message):
+        own(text, labels)
+
+
+def test_what_is_there_instead_of_the_table_is_named(place: Any) -> None:
+    root = place.write(metadata="ISIC_2019_Training_GroundTruth.csv")
+    with pytest.raises(SkinlesionError) as refusal:
+        place.open(root)
+    for part in (
+        "Expected one of HAM10000_metadata.csv, HAM10000_metadata,",
+        "HAM10000_images_part_2, ISIC_2019_Training_GroundTruth.csv. data=isic2019 reads ISIC_2019_"
+        "Training_GroundTruth.",
+        "make data",
+    ):
+        assert part in str(refusal.value)
+
+
+def test_two_files_of_one_image_are_named(own: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (40, 40)).save(tmp_path / "masks" / "p1.png")
+    _, problems = own(HEAD + "p1,Red,1,arm,a\np2,Blue,1,arm,b")
+    assert problems == [
+        "images of which there are two files that differ: p1 (masks/p1.png and pictures/p1.png)"
+    ]
+
+
+# --- a subset, and the real table -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("images", [1, 30, 500, 1500])
+def test_a_subset_is_of_whole_lesions_and_every_class_as_its_seed_decides(images: int) -> None:
+    rng, table = np.random.default_rng(0), []
+    for lesion in range(800):  # 2,000 images; nine of ten are nevi
         dx = CLASSES[lesion % 7] if lesion % 10 == 0 else "nv"
-        rows += [(f"HAM_{lesion}", f"ISIC_{lesion}_{i}", dx) for i in range(rng.integers(1, 5))]
-    return pd.DataFrame(rows, columns=["lesion_id", "image_id", "dx"])
-
-
-@pytest.mark.parametrize("images", [500, 1000, 1500])
-def test_a_subset_has_about_as_many_images_as_asked_for(large: pd.DataFrame, images: int) -> None:
-    assert len(subset(large, images, seed=0)) == pytest.approx(images, rel=0.15)
-
-
-@pytest.mark.parametrize("images", [1, 30, 500])
-def test_a_subset_is_of_whole_lesions_and_every_class(large: pd.DataFrame, images: int) -> None:
+        table += [(f"HAM_{lesion}", f"ISIC_{lesion}_{i}", dx) for i in range(rng.integers(1, 5))]
+    large = pd.DataFrame(table, columns=["lesion_id", "image_id", "dx"])
     chosen = subset(large, images, seed=0)
+    assert images < 500 or len(chosen) == pytest.approx(images, rel=0.15)
     whole = large[large["lesion_id"].isin(chosen["lesion_id"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(chosen, whole)
     assert set(chosen.groupby("dx")["lesion_id"].nunique().loc[list(CLASSES)] >= 4) == {True}
-
-
-def test_a_subset_is_decided_by_its_seed(large: pd.DataFrame) -> None:
-    first, again, other = (subset(large, 200, seed=seed) for seed in (0, 0, 1))
-    pd.testing.assert_frame_equal(first, again)
-    assert set(first["lesion_id"]) != set(other["lesion_id"])
-
-
-def test_a_subset_as_large_as_the_table_is_the_table(large: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(subset(large, images, seed=0), chosen)
+    assert set(subset(large, images, seed=1)["image_id"]) != set(chosen["image_id"])
     pd.testing.assert_frame_equal(subset(large, len(large), seed=0), large)
-
-
-@pytest.mark.parametrize("images", [0, -3])
-def test_a_subset_of_nothing_is_an_error(large: pd.DataFrame, images: int) -> None:
-    with pytest.raises(SkinlesionError, match=f"data.limit={images}: expected a positive"):
-        subset(large, images, seed=0)
-
-
-# --- the real table ---------------------------------------------------------------------------
 
 
 def test_the_real_table_is_ham10000s(real_table: pd.DataFrame) -> None:
@@ -306,12 +288,5 @@ def test_the_real_table_is_ham10000s(real_table: pd.DataFrame) -> None:
     assert [counts[name] for name in CLASSES] == [327, 514, 1099, 115, 1113, 6705, 142]
     no_age = real_table.loc[real_table["age"].isna(), "dx"].value_counts()
     assert no_age.to_dict() == {"nv": 45, "bkl": 10, "mel": 2}
-
-
-@pytest.mark.parametrize("images", [300, 1000])
-def test_a_subset_of_the_real_table_keeps_its_proportions(
-    real_table: pd.DataFrame, images: int
-) -> None:
-    chosen = subset(real_table, images, seed=0)
-    assert len(chosen) == pytest.approx(images, rel=0.1)
-    assert (chosen["dx"] == "nv").mean() == pytest.approx(6705 / 10_015, abs=0.05)
+    # As releases since the first one have it, or every finished run would be another.
+    assert table_digest(real_table).startswith("e1eb26f7bb58")
