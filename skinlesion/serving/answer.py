@@ -40,14 +40,13 @@ def full_name(label: str) -> str:
     return f"{FULL_NAMES[label]} ({label})" if label in FULL_NAMES else label
 
 
-def pieces() -> Any:
-    """Return the macros of the page."""
+def _pieces() -> Any:
     templates = environment(TEMPLATES, "html")
     templates.filters["full_name"] = full_name
     return templates.get_template("page.html").module
 
 
-PIECES = pieces()
+PIECES = _pieces()  # the macros of the page
 
 
 def warning(model: LesionModel) -> str:
@@ -59,10 +58,8 @@ def preview(image: NDArray[np.uint8], name: str) -> str:
     """Return an image (H, W, 3) as it was read, made small, under its name."""
     picture = Image.fromarray(image)
     picture.thumbnail((PREVIEW, PREVIEW))
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=88)
     caption = f"{name}, {image.shape[1]} x {image.shape[0]} pixels"
-    return PIECES.preview(_address(file.getvalue(), "jpeg"), caption)
+    return PIECES.preview(_encoded(picture, "jpeg"), caption)
 
 
 def samples(drawn: Sequence[tuple[str, bytes]]) -> str:
@@ -108,20 +105,21 @@ def _pictures(explained: Explanation) -> dict[str, Any]:
 
     image, attention = explained.image, explained.attention
     found: dict[str, Any] = {
-        "seen": _png(image),
-        "cam": _png(overlay(image, explained.cam, 1)),
+        "seen": _encoded(Image.fromarray(image)),
+        "cam": _encoded(Image.fromarray(overlay(image, explained.cam, 1))),
         "gradient": [colors.to_hex(colormaps[COLOURS](share)) for share in np.linspace(0, 1, 8)],
     }
     if attention is not None:
         high = top_of_scale(attention)
-        found |= {"high": high, "attention": _png(overlay(image, attention, high))}
+        drawn = Image.fromarray(overlay(image, attention, high))
+        found |= {"high": high, "attention": _encoded(drawn)}
     return found
 
 
-def _png(image: NDArray[np.uint8]) -> str:
+def _encoded(picture: Image.Image, kind: str = "png") -> str:
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return _address(file.getvalue(), "png")
+    picture.save(file, kind, quality=88)
+    return _address(file.getvalue(), kind)
 
 
 def _address(file: bytes, kind: str) -> str:

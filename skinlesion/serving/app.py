@@ -1,12 +1,27 @@
-"""``skinlesion app``: a trained model in the browser, on this machine only."""
+"""``skinlesion app``: a trained model in the browser, on this machine only.
+
+The server gives no file away: Gradio's own check of what a visitor calls a file is on, and `Gate`
+lets nothing through that would serve one. It keeps no file: uploads go through a folder that nobody
+else may enter and that ends with the server; the pixels stay in memory for the page that sent them.
+It asks nobody else for anything, and has the browser refuse to do so.
+"""
 
 import argparse
 import ipaddress
+import os
+import signal
+import socket
 import sys
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from skinlesion.errors import SkinlesionError
 from skinlesion.serving.options import add_model
+
+if TYPE_CHECKING:
+    from skinlesion.serving.model import LesionModel
 
 EPILOG = """\
 examples:
@@ -15,20 +30,17 @@ examples:
 
 It needs Gradio: pip install 'skinlesion[app]'. Images stay on this machine; an uploaded file is
 deleted as soon as it is read. Ctrl-C stops it. It is research software and no medical device."""
+LOCAL = "127.0.0.1"
+FONT = ("system-ui", "sans-serif")
+SESSIONS = 100  # pages whose image is in memory
 
 
 def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int | None]:
     """Show a trained model in the browser."""
-    parser.description = (
-        "Show a trained model in the browser: probabilities for an image, and where the network "
-        "looks."
-    )
     parser.epilog = EPILOG
     add_model(parser)
     parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen on (default: 127.0.0.1, this machine only)",
+        "--host", default=LOCAL, help=f"address to listen on (default: {LOCAL}, this machine only)"
     )
     parser.add_argument("--port", type=int, default=7860, help="default: 7860; 0 takes a free one")
     parser.add_argument("--open", action="store_true", help="open the browser")
@@ -37,9 +49,6 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
 
 def run(options: argparse.Namespace) -> None:
     """Serve until Ctrl-C."""
-    from skinlesion.serving.model import load_run
-    from skinlesion.serving.server import serve
-
     if not _is_loopback(options.host):
         print(
             f"warning: listening on {options.host}: everybody who can reach this port can use the "
@@ -47,11 +56,112 @@ def run(options: argparse.Namespace) -> None:
             "images travel readable. Without --host, only this machine can reach it.",
             file=sys.stderr,
         )
+    from skinlesion.serving.model import load_run
+
     path = Path(options.model)
     try:
         serve(load_run(path, options.device), path, options.host, options.port, options.open)
     except KeyboardInterrupt:  # the way to end it
         print()
+
+
+def serve(model: "LesionModel", path: Path, host: str, port: int, show: bool) -> None:
+    """Show a model in the browser until Ctrl-C.
+
+    Args:
+        model: what is shown.
+        path: what it was loaded from.
+        host: address to listen on.
+        port: 0 takes a free one.
+        show: open the browser.
+
+    Raises:
+        SkinlesionError: if Gradio is not installed, or the port cannot be had.
+    """
+    from skinlesion.serving.uploads import private_folder
+
+    family, name = (socket.AF_INET6, f"[{host}]") if ":" in host else (socket.AF_INET, host)
+    try:
+        listener = socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise SkinlesionError(
+            f"{host}, port {port} cannot be had ({error}): choose another with --port, 0 for any."
+        ) from None
+    with listener, private_folder() as folder:
+        application = build_application(model, path, folder, host)
+        import uvicorn
+
+        config = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=1)
+        address = f"http://{name}:{listener.getsockname()[1]}"
+        print(f"{address}  (Ctrl-C stops it)", flush=True)
+        if show:
+            webbrowser.open(address)
+        # As Ctrl-C, so that the folder goes.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def build_application(model: "LesionModel", path: Path, uploads: Path, host: str) -> Any:
+    """Return the application to serve.
+
+    Args:
+        model: what is shown.
+        path: what it was loaded from.
+        uploads: a private folder.
+        host: address that it is asked for by; of this machine only, other names are refused.
+
+    Raises:
+        SkinlesionError: if Gradio is not installed.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read on import
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
+    try:
+        import gradio as gr
+    except ModuleNotFoundError as error:
+        raise SkinlesionError(
+            f"the application needs Gradio ({error}): pip install 'skinlesion[app]'"
+        ) from None
+    from fastapi import FastAPI
+    from gradio import processing_utils
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    from skinlesion.serving.page import STYLE, build_page
+    from skinlesion.serving.uploads import LARGEST, Gate
+
+    # Gradio would download for a visitor who sends an address in place of a file.
+    processing_utils.async_ssrf_protected_download = _refuse
+    page = build_page(model, path, uploads)
+    page.state_session_capacity = SESSIONS
+    application = FastAPI(openapi_url=None)
+    application.add_middleware(Gate, uploads=uploads)
+    if host in (LOCAL, "localhost"):
+        # Or a site could give its own name this address, and read what is here.
+        application.add_middleware(TrustedHostMiddleware, allowed_hosts=[LOCAL, "localhost"])
+    gr.mount_gradio_app(
+        application,
+        page,
+        "",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        app_kwargs={"openapi_url": None},
+        max_file_size=LARGEST,
+        enable_monitoring=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        # Fonts of the reader's machine: none is fetched.
+        theme=gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=FONT, font_mono=FONT),
+        css_paths=STYLE,
+    )
+    # Only then does Gradio ask of a file that a visitor names, in whatever field, whether it was
+    # uploaded; and a page that is mounted never launches.
+    page.has_launched = True
+    return application
+
+
+async def _refuse(url: str, cache_dir: str) -> str:
+    raise SkinlesionError("No address is fetched: choose a file.")
 
 
 def _is_loopback(host: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from skinlesion.data.pixels import AnyImage, read_image, to_square
 from skinlesion.errors import SkinlesionError
@@ -50,10 +51,9 @@ class Explanation:
 
 
 def top_of_scale(attention: Floats) -> float:
-    """Return the end of the scale that multiples of the mean are drawn on, from 0.
+    """Return the end of the scale, from 0, that multiples of the mean are drawn on.
 
-    At least 2: attention that looks everywhere alike is then one flat colour, and not a stretched
-    nothing.
+    At least 2: attention that looks everywhere alike is then flat, and not a stretched nothing.
     """
     return max(2.0, float(attention.max()))
 
@@ -96,26 +96,19 @@ def explain(
     return Explanation(fitted, prediction, target, maps, _grad_cam(model, batch, encoded, target))
 
 
-def heat(values: Floats, size: int) -> NDArray[np.float32]:
-    """Return values (h, w) bilinearly enlarged to (size, size)."""
-    enlarged = torch.nn.functional.interpolate(
-        torch.from_numpy(values)[None, None].float(), size=(size, size), mode="bilinear"
-    )
-    return enlarged[0, 0].numpy()
-
-
 def overlay(image: NDArray[np.uint8], values: Floats, high: float) -> NDArray[np.uint8]:
     """Return the image (S, S, 3) with values (h, w) in [0, high] over it, dark to bright."""
     import matplotlib
 
-    share = np.clip(heat(values, len(image)) / high, 0, 1)
+    enlarged = torch.nn.functional.interpolate(
+        torch.from_numpy(values)[None, None].float(), size=image.shape[:2], mode="bilinear"
+    )
+    share = np.clip(enlarged[0, 0].numpy() / high, 0, 1)  # (S, S)
     colour = matplotlib.colormaps[COLOURS](share)[..., :3]  # (S, S, 3)
     return (255 * (0.5 * colour + 0.5 * image / 255)).round().astype(np.uint8)
 
 
-def _grad_cam(
-    model: LesionModel, batch: torch.Tensor, encoded: torch.Tensor, target: str
-) -> Floats:
+def _grad_cam(model: LesionModel, batch: Tensor, encoded: Tensor, target: str) -> Floats:
     from captum.attr import LayerGradCam
 
     cam = LayerGradCam(model.network, model.network.backbone)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from skinlesion.data.encoding import MetadataEncoder, is_missing
 from skinlesion.data.pixels import AnyImage, read_image, to_square
@@ -24,6 +25,8 @@ from skinlesion.models.classifier import Classifier, build_classifier
 from skinlesion.runs.directory import RunDirectory
 from skinlesion.runs.predictions import read_predictions
 from skinlesion.serving.description import Description
+
+Pixels = NDArray[np.uint8]
 
 HEADER = "skinlesion"  # the header's field
 EXPECTED = (
@@ -71,7 +74,7 @@ class LesionModel:
     """
 
     def __init__(
-        self, description: Mapping[str, Any], state: Mapping[str, torch.Tensor], device: str = "cpu"
+        self, description: Mapping[str, Any], state: Mapping[str, Tensor], device: str = "cpu"
     ) -> None:
         validated(Description, dict(description))
         if broken := [name for name, value in state.items() if not value.isfinite().all()]:
@@ -108,9 +111,7 @@ class LesionModel:
         fitted = to_square(read_image(image), self.size)
         return self.predict_batch(fitted[None], [metadata])[0]
 
-    def predict_batch(
-        self, images: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]]
-    ) -> list[Prediction]:
+    def predict_batch(self, images: Pixels, rows: Sequence[Mapping[str, Any]]) -> list[Prediction]:
         """Return a prediction for each image.
 
         Args:
@@ -124,25 +125,20 @@ class LesionModel:
         calibrated = scale(raw, self.temperature)
         return [
             Prediction(
-                probabilities=dict(zip(self.classes, map(float, calibrated[i]), strict=True)),
-                raw=dict(zip(self.classes, map(float, raw[i]), strict=True)),
+                probabilities=dict(zip(self.classes, calibrated[i].tolist(), strict=True)),
+                raw=dict(zip(self.classes, raw[i].tolist(), strict=True)),
                 missing=tuple(name for name in self.properties if is_missing(row.get(name))),
             )
             for i, row in enumerate(rows)
         ]
 
     @torch.inference_mode()
-    def probabilities(
-        self, images: NDArray[np.uint8], metadata: NDArray[np.float32]
-    ) -> NDArray[np.float64]:
+    def probabilities(self, images: Pixels, metadata: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the network's own probabilities (B, C).
 
         Args:
             images: (B, S, S, 3) uint8, RGB.
             metadata: (B, M), encoded.
-
-        Raises:
-            SkinlesionError: if one is not finite.
         """
         logits = self.network(self.as_batch(images), torch.from_numpy(metadata).to(self.device))
         found = logits.float().softmax(dim=1)
@@ -150,11 +146,11 @@ class LesionModel:
             raise SkinlesionError("the network's answer is not finite: it cannot be used.")
         return found.cpu().numpy().astype(np.float64)
 
-    def as_batch(self, images: NDArray[np.uint8]) -> torch.Tensor:
+    def as_batch(self, images: Pixels) -> Tensor:
         """Return images (B, S, S, 3) as the network takes them, (B, 3, S, S) uint8."""
         return torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: Path) -> None:
         """Write all of it as one `.safetensors` file, whole or not at all."""
         from safetensors.torch import save
 
@@ -217,7 +213,7 @@ def temperature_of(directory: RunDirectory) -> float:
     return fit_temperature(val.y, val.probabilities)
 
 
-def _read_run(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _read_run(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     directory = run_directory(path)
     if not directory.path.exists():
         raise SkinlesionError(f"no such run or file. {EXPECTED}")
@@ -243,7 +239,7 @@ def _read_run(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return checkpoint["hyper_parameters"] | {"temperature": temperature_of(directory)}, state
 
 
-def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,7 +115,7 @@ def _read_csv(path: Path, properties: Sequence[str]) -> dict[str, dict[str, str]
     from skinlesion.data.table import read_cells
 
     cells = read_cells(path)
-    columns = {name.casefold(): name for name in cells}
+    columns = {str(name).casefold(): str(name) for name in cells}
     key = next((columns[name] for name in NAME_COLUMNS if name in columns), None)
     known = {columns[name.casefold()]: name for name in properties if name.casefold() in columns}
     if key is None or not known:
@@ -122,8 +123,12 @@ def _read_csv(path: Path, properties: Sequence[str]) -> dict[str, dict[str, str]
             f"{path}: expected a column {' or '.join(NAME_COLUMNS)} and some of "
             f"{', '.join(properties) or 'none'}; found {listing([*cells], 12)}."
         )
-    names = cells[key].dropna().map(image_name)
-    if (twice := names[names.duplicated()]).size:
-        raise SkinlesionError(f"{path}: images with two lines: {listing(twice.tolist())}.")
-    rows = cells[[*known]].rename(columns=known)
-    return {name: rows.loc[line].dropna().to_dict() for line, name in names.items()}
+    named = cells.dropna(subset=[key])
+    names = [image_name(name) for name in named[key]]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise SkinlesionError(f"{path}: images with two lines: {listing(twice)}.")
+    rows: Any = named[[*known]].rename(columns=known).to_dict("records")
+    return {
+        name: {column: cell for column, cell in row.items() if isinstance(cell, str)}
+        for name, row in zip(names, rows, strict=True)
+    }

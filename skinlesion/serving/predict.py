@@ -46,19 +46,25 @@ def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     model, images, rows = open_all(options)
-    broken = 0
-    write = _json_line if options.json else _table_writer(model, images)
     print(
         f"{options.model}: {model.description['network']['backbone']['name']}, reads "
         f"{', '.join(model.properties) or 'no metadata'}; temperature {model.temperature:.2f}. "
         "Research software, no medical device.",
         file=sys.stderr,
     )
+    longest = max(map(len, model.classes))
+    name = min(max([len(path.name) for path in images] + [5]), 40)
+    widths = name, max(longest, 9), max(longest, 6) + 1
+    if not options.json:
+        head = _line(widths, "image", "predicted", "", model.classes)
+        print(f"{head}\n{'-' * len(head)}")
+    broken = 0
     with tqdm(total=len(images), unit="img", disable=None) as bar:
         for path, answer in predictions(model, images, rows):
             broken += isinstance(answer, str)
             # Through tqdm, or bar and lines would mix on a terminal.
-            bar.write(write(path, answer), file=sys.stdout)
+            text = _json_line(path, answer) if options.json else _lines(widths, path.name, answer)
+            bar.write(text, file=sys.stdout)
             sys.stdout.flush()
             bar.update()
     if broken:
@@ -93,43 +99,26 @@ def predictions(
 
 
 def _json_line(path: Path, answer: "Prediction | str") -> str:
+    found: dict[str, Any] = {"image": str(path)}
     if isinstance(answer, str):
-        return json.dumps({"image": str(path), "error": answer})
-    return json.dumps(
-        {
-            "image": str(path),
-            "predicted": answer.label,
-            "probabilities": answer.probabilities,
-            "raw": answer.raw,
-            "missing": answer.missing,
-        }
+        return json.dumps(found | {"error": answer})
+    found |= {"predicted": answer.label, "probabilities": answer.probabilities, "raw": answer.raw}
+    return json.dumps(found | {"missing": answer.missing})
+
+
+def _lines(widths: tuple[int, int, int], name: str, answer: "Prediction | str") -> str:
+    if isinstance(answer, str):
+        return f"{name:<{widths[0]}}  error: {answer}"
+    calibrated, raw = (
+        [f"{p:.4f}" for p in values.values()] for values in (answer.probabilities, answer.raw)
     )
+    without = f"   without {', '.join(answer.missing)}" if answer.missing else ""
+    first = _line(widths, name, answer.label, "calibrated", calibrated)
+    return f"{first}{without}\n{_line(widths, '', '', 'raw', raw)}"
 
 
-def _table_writer(
-    model: "LesionModel", images: Sequence[Path]
-) -> Callable[[Path, "Prediction | str"], str]:
-    """Return a function that lays an answer out; the first one begins with the head."""
-    width = min(max([len(path.name) for path in images] + [5]), 40)
-    longest = max(map(len, model.classes))
-    label, cell = max(longest, 9), max(longest, 6) + 1
-
-    def line(name: str, predicted: str, kind: str, cells: Sequence[str]) -> str:
-        numbers = "".join(text.rjust(cell) for text in cells)
-        return f"{name:<{width}}  {predicted:<{label}}  {kind:<10}{numbers}"
-
-    head = line("image", "predicted", "", model.classes)
-    pending = [head, "-" * len(head)]
-
-    def lay_out(path: Path, answer: "Prediction | str") -> str:
-        lines, pending[:] = [*pending], []
-        if isinstance(answer, str):
-            return "\n".join([*lines, f"{path.name:<{width}}  error: {answer}"])
-        calibrated, raw = (
-            [f"{p:.4f}" for p in values.values()] for values in (answer.probabilities, answer.raw)
-        )
-        without = f"   without {', '.join(answer.missing)}" if answer.missing else ""
-        lines.append(line(path.name, answer.label, "calibrated", calibrated) + without)
-        return "\n".join([*lines, line("", "", "raw", raw)])
-
-    return lay_out
+def _line(
+    widths: tuple[int, int, int], name: str, label: str, kind: str, cells: Sequence[str]
+) -> str:
+    numbers = "".join(f"{text:>{widths[2]}}" for text in cells)
+    return f"{name:<{widths[0]}}  {label:<{widths[1]}}  {kind:<10}{numbers}"

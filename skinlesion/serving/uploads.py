@@ -19,6 +19,16 @@ LARGEST = 30 * 2**20  # bytes of an upload; read_image's limit in the units of G
 MOST = 8 * LARGEST  # bytes of all uploads, those on the disk and those under way
 LEFT = 600  # seconds until an upload that was not read is deleted
 AROUND = 2**16  # bytes of a request that are not the file
+HEADERS = (
+    # Gradio's page needs scripts and styles of its own text; what it does not need is other hosts.
+    (
+        b"content-security-policy",
+        b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; "
+        b"base-uri 'self'; form-action 'self'; frame-ancestors 'none'",
+    ),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
 UPLOAD = "POST /gradio_api/upload"
 # All that the page asks for: Gradio also offers files, other servers, and ways around the queue.
 ASKED = re.compile(
@@ -40,10 +50,13 @@ class Gate:
 
     It stands before Gradio, so that it holds whatever Gradio offers besides. A refusal says nothing
     but that it is one: Gradio's own may repeat what was sent, or name a path.
+
+    Args:
+        app: the ASGI application behind it.
+        uploads: the folder that it writes uploads into.
     """
 
     def __init__(self, app: Any, uploads: Path) -> None:
-        """Stand before an ASGI application that writes its uploads into a folder."""
         self.app = app
         self.uploads = uploads
         self.under_way = 0  # bytes announced
@@ -66,6 +79,8 @@ class Gate:
             if message["type"] == "http.response.start" and message["status"] >= 400:
                 refused = True
                 await _refuse(message["status"], send)
+            elif message["type"] == "http.response.start":
+                await send(message | {"headers": [*message.get("headers", []), *HEADERS]})
             elif not refused:
                 await send(message)
 
@@ -123,7 +138,7 @@ class Gate:
 
 
 async def _refuse(status: int, send: Any) -> None:
-    headers = [(b"content-type", b"text/plain"), (b"content-length", b"8")]
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"8"), *HEADERS]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"Refused."})
 

@@ -1,32 +1,22 @@
 import doctest
-import io
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import skinlesion
 import skinlesion.serving.model
-from skinlesion.data.archive import ImageArchive
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.calibration import scale
-from skinlesion.runs.predictions import read_predictions
-from skinlesion.serving.model import LesionModel, load_run, temperature_of
 from skinlesion.runs.directory import RunDirectory
-
-
-@pytest.fixture(scope="module")
-def model(trained: Path) -> LesionModel:
-    return load_run(trained)
-
-
-@pytest.fixture
-def jpeg(archive: Path, trained: Path) -> bytes:
-    held_out = read_predictions(trained / "predictions.csv").frame["image_id"]
-    return ImageArchive(archive).read(held_out[0])
+from skinlesion.serving.model import HEADER, LesionModel, load_run, temperature_of
 
 
 def test_the_package_offers_load_run() -> None:
@@ -36,103 +26,143 @@ def test_the_package_offers_load_run() -> None:
 
 
 def test_an_image_is_predicted_from_path_bytes_picture_and_pixels_alike(
-    model: LesionModel, jpeg: bytes, tmp_path: Path
+    model: LesionModel, photo: Path
 ) -> None:
-    path = tmp_path / "a.jpg"
-    path.write_bytes(jpeg)
-    picture = Image.open(path)
-    said = [
-        model.predict(source, age=45, sex="male", localization="back").raw
-        for source in (path, str(path), jpeg, picture, np.asarray(picture))
-    ]
-    assert all(other == said[0] for other in said[1:])
-    assert list(said[0]) == list(model.classes)
+    picture = Image.open(photo)
+    sources: list[Any] = [photo, str(photo), photo.read_bytes(), picture, np.asarray(picture)]
+    found = [model.predict(source, age=45, sex="male").raw for source in sources]
+    assert all(other == found[0] for other in found[1:])
+    assert list(found[0]) == list(model.classes)
 
 
 def test_probabilities_are_the_raw_ones_scaled_by_the_temperature_of_validation(
-    model: LesionModel, jpeg: bytes, trained: Path
+    model: LesionModel, photo: Path, trained: Path
 ) -> None:
     assert model.temperature == temperature_of(RunDirectory(trained))
-    prediction = model.predict(jpeg)
+    prediction = model.predict(photo)
     raw = np.array([*prediction.raw.values()])
     expected = scale(raw, model.temperature)
     np.testing.assert_allclose([*prediction.probabilities.values()], expected, rtol=1e-9)
     assert prediction.label == model.classes[int(raw.argmax())]
 
 
-def test_metadata_matters_and_what_is_missing_is_said(model: LesionModel, jpeg: bytes) -> None:
-    known = model.predict(jpeg, age="85", sex="Male ", localization="face")
-    unknown = model.predict(jpeg)
+def test_metadata_matters_and_what_is_missing_is_said(model: LesionModel, photo: Path) -> None:
+    known = model.predict(photo, age="85", sex="Male ", localization="face")
+    unknown = model.predict(photo)
     assert known.missing == ()
     assert unknown.missing == ("age", "sex", "localization")
     assert known.raw != unknown.raw
-    assert model.predict(jpeg, age=None, sex="", localization="face").missing == ("age", "sex")
-    assert model.predict(jpeg, age=float("nan"), sex="male").missing == ("age", "localization")
+    assert model.predict(photo, age=None, sex="", localization="face").missing == ("age", "sex")
+    assert model.predict(photo, age=float("nan"), sex="male").missing == ("age", "localization")
 
 
-def test_unknown_metadata_is_refused_with_what_would_do(model: LesionModel, jpeg: bytes) -> None:
-    with pytest.raises(SkinlesionError, match=r"age.*300.*0.*120"):
-        model.predict(jpeg, age=300)
-    with pytest.raises(SkinlesionError, match=r"localization.*nose.*abdomen"):
-        model.predict(jpeg, localization="nose")
-    with pytest.raises(SkinlesionError, match=r"localisation.*localization"):
-        model.predict(jpeg, localisation="back")
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"age": 300}, r"age.*300.*0.*120"),
+        ({"localization": "nose"}, r"localization.*nose.*abdomen"),
+        ({"localisation": "back"}, r"localisation.*localization"),
+    ],
+)
+def test_unknown_metadata_is_refused_with_what_would_do(
+    model: LesionModel, photo: Path, metadata: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SkinlesionError, match=message):
+        model.predict(photo, **metadata)
 
 
-def test_a_file_holds_all_that_a_run_does(model: LesionModel, jpeg: bytes, tmp_path: Path) -> None:
-    model.save(tmp_path / "model.safetensors")
-    again = load_run(tmp_path / "model.safetensors")
-    assert again.temperature == model.temperature
-    assert again.predict(jpeg, age=45) == model.predict(jpeg, age=45)
-
-
-def test_a_checkpoint_stands_for_its_run(trained: Path, model: LesionModel, jpeg: bytes) -> None:
+def test_a_checkpoint_stands_for_its_run(trained: Path, model: LesionModel, photo: Path) -> None:
     again = load_run(trained / "checkpoints/best.ckpt")
-    assert again.predict(jpeg) == model.predict(jpeg)
+    assert again.predict(photo) == model.predict(photo)
 
 
 def test_what_is_no_trained_model_is_said(finished_run: RunDirectory, tmp_path: Path) -> None:
-    with pytest.raises(SkinlesionError, match="no such run or file"):
-        load_run(tmp_path / "nothing")
-    with pytest.raises(SkinlesionError, match=r"no run directory.*Runs in it: .*seed0"):
-        load_run(tmp_path)
+    def refused(path: Path, why: str, device: str = "cpu") -> None:
+        with pytest.raises(SkinlesionError, match=why):
+            load_run(path, device)
+
+    path = finished_run.path
+    refused(path, "device=gpu", device="gpu")
+    refused(tmp_path / "nothing", "no such run or file")
+    refused(tmp_path, r"no run directory.*Runs in it: .*seed0")
+    whole = torch.load(finished_run.best, weights_only=True)
+    torch.save(whole | {"code": Path("x")}, finished_run.best)
+    refused(path, r"holds more than tensors and plain values\). Expected")
     finished_run.best.write_bytes(finished_run.best.read_bytes()[:1000])
-    with pytest.raises(SkinlesionError, match="cannot be loaded as a model"):
-        load_run(finished_run.path)
+    refused(path, "is damaged, of another kind or of another release")
+    predictions = finished_run.predictions.rename(tmp_path / "predictions.csv")
+    refused(path, "not trained to the end")
+    shutil.copy(predictions, path)
     shutil.rmtree(finished_run.checkpoints)
-    with pytest.raises(SkinlesionError, match="has no weights"):
-        load_run(finished_run.path)
+    refused(path, "has no weights")
     save_file({"a": np.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(SkinlesionError, match="does not say how a model is built"):
-        load_run(tmp_path / "other.safetensors")
+    refused(tmp_path / "other.safetensors", "does not say how a model is built")
 
 
-def test_a_device_that_is_not_there_is_named(trained: Path) -> None:
-    with pytest.raises(SkinlesionError, match="device=gpu"):
-        load_run(trained, device="gpu")
+@pytest.fixture(scope="module")
+def file(model: LesionModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("file") / "model.safetensors"
+    model.save(path)
+    return path
 
 
-def test_a_run_that_is_not_finished_is_told_from_one_that_is(finished_run: RunDirectory) -> None:
-    finished_run.predictions.unlink()
-    with pytest.raises(SkinlesionError, match="not trained to the end"):
-        load_run(finished_run.path)
+def test_a_file_holds_all_that_a_run_does(model: LesionModel, file: Path, photo: Path) -> None:
+    again = load_run(file)
+    assert again.temperature == model.temperature
+    assert again.predict(photo, age=45) == model.predict(photo, age=45)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("network.backbone.input_size", 20000, r"input_size=20000"),
+        ("network.backbone.timm_model", "hf-hub:some/model", "not of a hub or a folder"),
+        ("network.backbone.timm_kwargs", {"checkpoint_path": "/etc/passwd"}, "architecture"),
+        ("network.backbone.std", [0.0, 1.0, 1.0], r"std\.0=0\.0"),
+        ("network.hidden", 10**9, r"hidden=1000000000"),
+        ("network.metadata.width", 10**9, r"metadata\.width"),
+        ("network.classes", 3, "expected 3 classes"),
+        ("network.properties", [1, 4, 15], "an encoder of"),
+        ("classes", ["a"] * 7, "whose names differ"),
+        ("encoder.properties.age.std", 0, r"std=0"),
+        ("encoder.properties.sex.seen", ["both"], "among the values"),
+        ("temperature", 0, "temperature=0"),
+        ("temperature", float("nan"), "temperature=nan"),
+    ],
+)
+def test_what_a_file_says_of_itself_has_limits(
+    file: Path, tmp_path: Path, place: str, value: Any, message: str
+) -> None:
+    with safe_open(file, "np") as opened:
+        description = json.loads(opened.metadata()[HEADER])
+    *groups, last = place.split(".")
+    node = description
+    for group in groups:
+        node = node[group]
+    node[last] = value
+    save_file({"a": np.zeros(1)}, tmp_path / "it.safetensors", {HEADER: json.dumps(description)})
+    with pytest.raises(SkinlesionError, match=rf"it\.safetensors cannot be loaded.*{message}"):
+        load_run(tmp_path / "it.safetensors")
+
+
+def test_weights_and_answers_that_are_not_finite_are_errors(
+    model: LesionModel, photo: Path
+) -> None:
+    state = {name: value.clone() for name, value in model.network.state_dict().items()}
+    state["dense.weight"].fill_(1e38)  # finite, but no longer once summed up
+    with pytest.raises(SkinlesionError, match="answer is not finite"):
+        LesionModel(model.description, state).predict(photo)
+    state["dense.bias"][0] = float("nan")
+    with pytest.raises(SkinlesionError, match=r"not finite: dense\.bias"):
+        LesionModel(model.description, state)
 
 
 def test_the_docstrings_example_works(
-    model: LesionModel, jpeg: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model.save(tmp_path / "model.safetensors")
-    (tmp_path / "lesion.jpg").write_bytes(jpeg)
+    shutil.copy(file, tmp_path)
+    shutil.copy(photo, tmp_path / "lesion.jpg")
     monkeypatch.chdir(tmp_path)
     found = doctest.testmod(skinlesion.serving.model)
     assert found.attempted >= 6
     assert found.failed == 0
-
-
-def test_a_pictures_exif_orientation_is_followed(model: LesionModel, jpeg: bytes) -> None:
-    picture = Image.open(io.BytesIO(jpeg))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # lying on its side
-    turned = io.BytesIO()
-    picture.rotate(90, expand=True).save(turned, "PNG", exif=exif)
-    assert model.predict(turned.getvalue()) == model.predict(jpeg)

@@ -2,26 +2,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from skinlesion import predict
-from skinlesion.data.archive import ImageArchive
-from skinlesion.errors import SkinlesionError
+from skinlesion.cli import main
 from skinlesion.runs.predictions import read_predictions
-
-
-@pytest.fixture(scope="module")
-def photos(archive: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The held-out images as files, and their metadata."""
-    folder = tmp_path_factory.mktemp("photos")
-    images = ImageArchive(archive)
-    held_out = read_predictions(trained / "predictions.csv").frame["image_id"]
-    for image_id in held_out:
-        (folder / f"{image_id}.jpg").write_bytes(images.read(image_id))
-    table = pd.read_csv(archive / "HAM10000_metadata.csv")
-    table[table["image_id"].isin(held_out)].to_csv(folder / "metadata.csv", index=False)
-    return folder
+from skinlesion.serving.model import LesionModel
 
 
 def answers(text: str) -> list[dict]:
@@ -31,8 +16,8 @@ def answers(text: str) -> list[dict]:
 def test_a_folder_with_its_table_gives_the_numbers_of_the_predictions_file(
     photos: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = predict.main([str(trained), str(photos), "--csv", f"{photos}/metadata.csv", "--json"])
-    assert code == 0
+    table = f"{photos}/metadata.csv"
+    assert main(["predict", str(trained), str(photos), "--csv", table, "--json"]) == 0
     found = {Path(a["image"]).stem: a for a in answers(capsys.readouterr().out)}
     written = read_predictions(trained / "predictions.csv")
     assert set(found) == set(written.frame["image_id"])
@@ -47,83 +32,82 @@ def test_a_broken_image_is_one_line_and_the_exit_code(
 ) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"\xff\xd8 no picture")
-    whole = sorted(photos.glob("*.jpg"))[:2]
-    said = [str(whole[0]), str(broken), str(whole[1]), "--json"]
-    assert predict.main([str(trained), *said]) == 1
+    a, b = sorted(photos.glob("*.jpg"))[:2]
+    assert main(["predict", str(trained), str(a), str(broken), str(b), "--json"]) == 1
     out, err = capsys.readouterr()
-    first, second, third = answers(out)
-    assert [Path(a["image"]).name for a in (first, second, third)] == [
-        whole[0].name,
-        "broken.jpg",
-        whole[1].name,
-    ]
-    assert "broken.jpg" in second["error"]
-    assert first["missing"] == ["age", "sex", "localization"]
+    found = answers(out)
+    assert [Path(each["image"]) for each in found] == [a, broken, b]
+    assert "broken.jpg" in found[1]["error"]
+    assert found[0]["missing"] == ["age", "sex", "localization"]
     assert "1 of 3 images could not be read" in err
 
 
-def test_the_table_shows_calibrated_and_raw_and_what_was_missing(
-    photos: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+def test_a_folder_says_which_of_its_files_it_passed_over(
+    photo: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    image = min(photos.glob("*.jpg"))
-    predict.main([str(trained), str(image), "--age", "45", "--set", "sex=male"])
+    for name in ("phone.HEIC", "scan.tif", "._a.jpg"):
+        (tmp_path / name).touch()
+    with pytest.raises(SystemExit, match=r"holds no image .* but ._a.jpg, phone.HEIC, scan.tif"):
+        main(["predict", str(trained), str(tmp_path)])
+    (tmp_path / "a.JPG").write_bytes(photo.read_bytes())
+    assert main(["predict", str(trained), str(tmp_path), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert [Path(each["image"]).name for each in answers(out)] == ["a.JPG"]
+    assert "passed over, as no image: ._a.jpg, phone.HEIC, scan.tif" in err
+
+
+def test_the_table_shows_calibrated_and_raw_and_what_was_missing(
+    photo: Path, trained: Path, model: LesionModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["predict", str(trained), str(photo), "--age", "45", "--set", "sex=male"])
     out, err = capsys.readouterr()
     head, _, calibrated, raw = out.splitlines()
-    assert head.split() == [
-        "image",
-        "predicted",
-        *read_predictions(trained / "predictions.csv").classes,
-    ]
-    assert calibrated.startswith(image.name)
+    assert head.split() == ["image", "predicted", *model.classes]
+    assert calibrated.startswith(photo.name)
     assert calibrated.endswith("without localization")
     assert len(raw.split()) == 8
     assert "no medical device" in err
 
 
-def test_a_line_of_the_table_goes_before_the_options(
-    photos: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_line_of_the_table_goes_before_the_options_and_its_blanks_do_not(
+    photos: Path, trained: Path, model: LesionModel, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     a, b = sorted(photos.glob("*.jpg"))[:2]
     table = tmp_path / "m.csv"
-    table.write_text(f"File,Age,sex,note\n{a.name},80,,x\n")
-    options = ["--age", "20", "--sex", "male", "--localization", "back", "--json"]
-
-    def raw(*more: str, image: Path = a) -> dict:
-        predict.main([str(trained), str(image), *more])
-        return answers(capsys.readouterr().out)[0]["raw"]
-
-    predict.main([str(trained), str(a), str(b), *options, "--csv", str(table)])
-    with_table = answers(capsys.readouterr().out)
-    older = ["--age", "80", *options[2:]]
-    assert with_table[0]["raw"] == pytest.approx(raw(*older), abs=1e-6)
-    assert with_table[1]["raw"] == pytest.approx(raw(*options, image=b), abs=1e-6)
+    table.write_text(f"File;Age;sex;note\nphotos/{a.name};80;;x\n")
+    words = ["--age", "20", "--sex", "male", "--json", "--csv", str(table)]
+    main(["predict", str(trained), str(a), str(b), *words])
+    first, second = answers(capsys.readouterr().out)
+    assert first["raw"] == pytest.approx(model.predict(a, age=80, sex="male").raw, abs=1e-6)
+    assert second["raw"] == pytest.approx(model.predict(b, age=20, sex="male").raw, abs=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("words", "message"),
     [
         (["--age", "old"], "age"),
         (["--set", "age"], "expected name=value"),
         (["--set", "weight=80"], "weight"),
         (["--csv", "nothing.csv"], "cannot be read as a table"),
         (["--csv", "other.csv"], "expected a column image or image_id or file"),
-        (["--csv", "twice.csv"], "two lines"),
+        (["--csv", "twice.csv"], "two lines: a"),
         (["--csv", "stranger.csv"], "names none of the images"),
     ],
 )
 def test_wrong_metadata_is_one_error_before_any_image_is_read(
-    said: list[str],
+    words: list[str],
     message: str,
     photos: Path,
-    trained: Path,
+    model: LesionModel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr("skinlesion.serving.model.load_run", lambda *_: model)
     monkeypatch.chdir(tmp_path)
     Path("other.csv").write_text("picture,age\na,3\n")
-    Path("twice.csv").write_text("image,age\na,3\na,4\n")
+    Path("twice.csv").write_text("image,age\na.jpg,3\na,4\n")
     Path("stranger.csv").write_text("image,age\nsomebody.jpg,4\n")
-    with pytest.raises(SkinlesionError, match=message):
-        predict.main([str(trained), str(photos), *said])
+    with pytest.raises(SystemExit, match=message):
+        main(["predict", "run", str(photos), *words])
     assert capsys.readouterr().out == ""

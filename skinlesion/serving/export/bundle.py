@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -15,46 +14,24 @@ from typing import Any
 from skinlesion.data.ham10000 import CLASSES
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.measured import Measured
-from skinlesion.files import replacing
 from skinlesion.runs.directory import RunDirectory
 from skinlesion.runs.predictions import read_predictions
 from skinlesion.runs.provenance import provenance
+from skinlesion.serving.export import FORMATS
 from skinlesion.serving.export.card import model_card
-from skinlesion.serving.export.formats import FORMATS
-from skinlesion.serving.export.measure import AtHand, images_at_hand, latencies, measure, quality
-from skinlesion.serving.export.parity import BATCHES, Runtime, check_parity, torch_runtime
+from skinlesion.serving.export.images import AtHand, images_at_hand
+from skinlesion.serving.export.measure import (
+    Runtime,
+    answers,
+    latencies,
+    parity,
+    quality,
+    torch_runtime,
+)
 from skinlesion.serving.model import LesionModel, load_run
 
 RECORD, CARD = "export.json", "README.md"
 OURS = {RECORD, CARD, *(known.file for known in FORMATS.values())}
-
-
-@dataclass(frozen=True)
-class Export:
-    """A run that is exported.
-
-    Attributes:
-        directory: the run.
-        model: its model.
-        part: its reported part.
-        images: what the files are tested on.
-        record: what `export.json` holds.
-        folder: where the files are in the end.
-    """
-
-    directory: RunDirectory
-    model: LesionModel
-    part: Measured
-    images: AtHand
-    record: dict[str, Any]
-    folder: Path
-
-    def write(self, folder: Path) -> None:
-        """Write the record and the card, which say the same."""
-        card = model_card(self.directory, self.model, self.part, self.record)
-        for name, text in ((RECORD, json.dumps(self.record, indent=2) + "\n"), (CARD, card)):
-            with replacing(folder / name) as path:
-                path.write_text(text, encoding="utf-8")
 
 
 def export_run(
@@ -62,8 +39,9 @@ def export_run(
     out: Path | None,
     formats: Sequence[str],
     data: Path | None,
+    repeats: int,
     tell: Callable[[str], object],
-) -> Export:
+) -> tuple[Path, dict[str, Any]]:
     """Export a run; its folder then holds these formats, the card and the record.
 
     Args:
@@ -71,7 +49,11 @@ def export_run(
         out: folder to make the run's folder in; None for `export/` in the run directory.
         formats: of FORMATS.
         data: where the run's images are; None for where it had them.
+        repeats: how often each file is timed; 0 for not at all.
         tell: is told what is done, and what cannot be.
+
+    Returns:
+        The folder, and what `export.json` in it holds.
 
     Raises:
         SkinlesionError: if the run cannot be loaded, its images are not in `data`, or an exported
@@ -85,50 +67,33 @@ def export_run(
     name = f"{model.description['network']['backbone']['name']}-{key}-{seed}"
     part = Measured.reported(read_predictions(directory.predictions))
     images = images_at_hand(directory, model, part, data)
+
+    def say(what: str) -> None:
+        tell(f"{name}: {what}")
+
     if images.missing:
-        tell(f"{name}: the images are not at hand: {images.missing}. Parity is checked on noise.")
+        say(f"the images are not at hand: {images.missing}. Parity is checked on noise.")
     if images.training is None and "int8" in formats:
-        tell(f"{name}: no {FORMATS['int8'].file}, which is calibrated on training images.")
+        say(f"no {FORMATS['int8'].file}, which is calibrated on training images.")
         formats = [kind for kind in formats if kind != "int8"]
+    record = {"run": name} | _record(directory, model, part, images)
+    measured = part if record["trained"] else None
     folder = path / "export" if out is None else out / name
-    record = _record(directory, model, part, images, name)
-    export = Export(directory, model, part, images, record, folder)
     with _replacing_folder(folder) as beside:
-        answers: dict[str, Measured] = {}
-        for kind, known in FORMATS.items():
-            if kind in formats or (kind == "onnx" and "int8" in formats):  # which is made of it
-                tell(f"{name}: {known.file}")
-                record["files"][kind] = _write_file(kind, export, beside, answers)
-        for kind in set(record["files"]) - set(formats):
-            del record["files"][kind]
-            (beside / FORMATS[kind].file).unlink()
-        export.write(beside)
-    return export
+        files = record["files"] = _write_files(model, measured, images, formats, beside, say)
+        if repeats:
+            one = images.held_out.batch(0, 1)
+            runs = {kind: open_file(kind, beside, model, threads=1) for kind in files}
+            calls = {kind: partial(run, *one) for kind, run in runs.items()}
+            for kind, found in latencies(calls, repeats).items():
+                files[kind]["latency_ms"] = found
+        card = model_card(directory, model, part, record)
+        (beside / CARD).write_text(card, encoding="utf-8")
+        (beside / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return folder, record
 
 
-def time_exports(exports: Sequence[Export], repeats: int) -> None:
-    """Measure how long one image takes with each file, all in turn, and write it down.
-
-    Args:
-        exports: whose records and cards are written again.
-        repeats: how often each is called.
-    """
-    calls: dict[tuple[Path, str], Callable[[], object]] = {}
-    for export in exports:
-        image, metadata = export.images.held_out.batch(0, 1)
-        for kind in export.record["files"]:
-            run = open_runtime(kind, export.folder, export.model, threads=1)
-            calls[export.folder, kind] = partial(run, image, metadata)
-    found = latencies(calls, repeats)
-    for export in exports:
-        for kind, about in export.record["files"].items():
-            about["latency_ms"] = found[export.folder, kind]
-        export.write(export.folder)
-
-
-def open_runtime(
-    kind: str, folder: Path, model: LesionModel, threads: int | None = None
-) -> Runtime:
+def open_file(kind: str, folder: Path, model: LesionModel, threads: int | None = None) -> Runtime:
     """Return an exported file as it runs.
 
     Args:
@@ -149,23 +114,46 @@ def open_runtime(
     return onnx_runtime(path, threads)
 
 
-def _write_file(
-    kind: str, export: Export, folder: Path, answers: dict[str, Measured]
-) -> dict[str, Any]:
-    """Write a file into a folder, test it, and return what was found.
+def _write_files(
+    model: LesionModel,
+    part: Measured | None,
+    images: AtHand,
+    formats: Sequence[str],
+    folder: Path,
+    say: Callable[[str], object],
+) -> dict[str, dict[str, Any]]:
+    """Write the files, test them, and return what was found, by format.
 
-    `answers` holds the reported part as the files written so far answer it.
+    `part` is None for a run whose quality is not worth measuring.
     """
-    model, part, images, trained = (
-        export.model,
-        export.part,
-        export.images,
-        export.record["trained"],
-    )
-    path, about = folder / FORMATS[kind].file, {}
+    files: dict[str, dict[str, Any]] = {}
+    found = {"safetensors": part}
+    for kind, known in FORMATS.items():
+        if kind not in formats and not (kind == "onnx" and "int8" in formats):  # made of it
+            continue
+        path = folder / known.file
+        say(f"exporting {path.name}")
+        about = files[kind] = _write_file(kind, path, model, images)
+        run = open_file(kind, folder, model)
+        if kind != "int8":
+            about["parity"] = parity(path.name, torch_runtime(model), run, images.held_out)
+        if kind in ("onnx", "int8") and part is not None and not images.missing:
+            found[kind] = answers(run, images.held_out, part, f"measuring {path.name}")
+        measured = found.get(kind)
+        about["quality"] = quality(measured) if measured else None
+        if kind == "int8" and measured and (exact := found["onnx"]):
+            about["against_float32"] = _cost(exact, measured)
+        about["mb"] = path.stat().st_size / 1e6
+    for kind in set(files) - set(formats):
+        (folder / FORMATS[kind].file).unlink()
+        del files[kind]
+    return files
+
+
+def _write_file(kind: str, path: Path, model: LesionModel, images: AtHand) -> dict[str, Any]:
+    """Write a file, and return what was done to the model, if anything."""
     if kind == "safetensors":
         model.save(path)
-        answers[kind] = part
     elif kind == "phone":
         from skinlesion.serving.export.phone import write_pte
 
@@ -173,25 +161,12 @@ def _write_file(
     else:
         from skinlesion.serving.export.onnx import quantize, write_onnx
 
-        if kind == "onnx":
-            write_onnx(model, path)
-        else:
+        if kind == "int8":
             assert images.training is not None  # or int8 is not asked for
-            source = folder / FORMATS["onnx"].file
-            about["quantisation"] = quantize(source, path, images.training)
-    run = open_runtime(kind, folder, model)
-    if kind != "int8":
-        few = images.held_out.batch(0, max(BATCHES))
-        about["parity"] = check_parity(path.name, torch_runtime(model), run, *few) | {
-            "images": len(few[0]),
-            "batches": [size for size in BATCHES if size <= len(few[0])],
-        }
-    if kind in ("onnx", "int8") and trained and not images.missing:
-        answers[kind] = measure(run, images.held_out, part, f"measuring {path.name}")
-    about["quality"] = quality(answers[kind]) if trained and kind in answers else None
-    if kind == "int8" and kind in answers:
-        about["against_float32"] = _cost(answers["onnx"], answers["int8"])
-    return about | {"mb": path.stat().st_size / 1e6}
+            source = path.with_name(FORMATS["onnx"].file)
+            return {"quantisation": quantize(source, path, images.training)}
+        write_onnx(model, path)
+    return {}
 
 
 def _cost(exact: Measured, rounded: Measured) -> dict[str, float]:
@@ -203,18 +178,15 @@ def _cost(exact: Measured, rounded: Measured) -> dict[str, float]:
 
 
 def _record(
-    directory: RunDirectory, model: LesionModel, part: Measured, images: AtHand, name: str
+    directory: RunDirectory, model: LesionModel, part: Measured, images: AtHand
 ) -> dict[str, Any]:
     config, made = directory.config, provenance()
     for package in ("onnx", "onnxruntime", "onnxscript", "executorch"):
         made["packages"][package] = version(package) if find_spec(package) else None
     ham10000 = [*config.data.tables] == ["HAM10000_metadata"] and model.classes == CLASSES
     drawn = config.data.get("demo") is not None
-    limits = [
-        config.trainer.get(f"limit_{name}_batches", 1.0) for name in ("train", "val", "predict")
-    ]
+    limits = [config.trainer.get(f"limit_{of}_batches", 1.0) for of in ("train", "val", "predict")]
     return {
-        "run": name,
         "backbone": model.description["network"]["backbone"]["name"],
         "parameters": sum(p.numel() for p in model.network.parameters()),
         "input_size": model.size,

@@ -16,7 +16,7 @@ from skinlesion.evaluation.measured import Measured
 from skinlesion.evaluation.metrics import metric_at
 from skinlesion.runs.directory import RunDirectory
 from skinlesion.serving.answer import TEMPLATES, full_name
-from skinlesion.serving.export.formats import FORMATS
+from skinlesion.serving.export import FORMATS
 from skinlesion.serving.model import LesionModel
 from skinlesion.templates import environment
 
@@ -35,14 +35,8 @@ def model_card(
         part: its reported part.
         record: what `export.json` holds.
     """
-    templates = environment(TEMPLATES, "md")
-    templates.filters |= {
-        "code": lambda text: Markup(" ".join(text.replace("`", "'").split())),
-        "full_name": full_name,
-        "latency": latency,
-        "title_of": lambda address: metric_at(address)[1],
-    }
-    text = templates.get_template("card.md").render(
+    text = markdown(
+        "card.md",
         card_data=_card_data(part, record).to_yaml(),
         record=record,
         model=model,
@@ -56,6 +50,18 @@ def model_card(
         made=directory.read_json("provenance.json"),
     )
     return str(ModelCard(text))
+
+
+def markdown(name: str, **context: Any) -> str:
+    """Fill a template; what a run says is escaped."""
+    templates = environment(TEMPLATES, "md")
+    templates.filters |= {
+        "code": lambda text: Markup(" ".join(text.replace("`", "'").split())),
+        "full_name": full_name,
+        "latency": latency,
+        "title_of": lambda address: metric_at(address)[1],
+    }
+    return templates.get_template(name).render(context)
 
 
 def latency(about: Mapping[str, Any]) -> str:

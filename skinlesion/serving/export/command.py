@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from skinlesion.errors import SkinlesionError
-from skinlesion.serving.export.formats import FORMATS, USUAL, choose
+from skinlesion.serving.export import FORMATS, USUAL, choose
 
 EPILOG = f"""\
 formats:
@@ -24,7 +24,6 @@ examples:
   skinlesion export runs/mobilenet_v2/6c516296a2/seed0
   skinlesion export runs/*/*/seed0 --out exported --formats onnx,int8
   skinlesion export RUN --data ../ham10000 --phone"""
-REPEATS = 50
 HEAD = (
     *("run", "file", "MB", "parameters", "input, px", "latency, ms"),
     *("accuracy", "balanced accuracy", "measured on"),
@@ -37,39 +36,21 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
         "Turn trained runs into files to carry away, and compare them in one table."
     )
     parser.epilog = EPILOG
-    parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="run directories, runs/<backbone>/<key>/seed<k>"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("runs", nargs="+", metavar="RUN", help="directories, runs/<backbone>/<key>/seed<k>")
+    add(
         "--out",
         type=Path,
         metavar="FOLDER",
         help="make a folder for each run in it, and table.md (default: export/ in the run)",
     )
-    parser.add_argument(
-        "--formats",
-        default=USUAL,
-        metavar="A,B",
-        help=f"some of {', '.join(FORMATS)} (default: {USUAL})",
-    )
-    parser.add_argument(
-        "--phone",
-        action="store_true",
-        help="the phone's format too (pip install skinlesion[phone])",
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="FOLDER",
-        help="where the runs' images are (default: where they had them)",
-    )
-    parser.add_argument(
-        "--repeats",
-        type=int,
-        default=REPEATS,
-        metavar="N",
-        help=f"how often each file is timed (default: {REPEATS}; 0: not at all)",
-    )
+    choices = f"some of {', '.join(FORMATS)} (default: {USUAL})"
+    add("--formats", default=USUAL, metavar="A,B", help=choices)
+    add("--phone", action="store_true", help="the phone's too (pip install skinlesion[phone])")
+    where = "where the runs' images are (default: where they had them)"
+    add("--data", type=Path, metavar="FOLDER", help=where)
+    often = "how often each file is timed (default: 50; 0: not at all)"
+    add("--repeats", type=int, default=50, metavar="N", help=often)
     return run
 
 
@@ -82,29 +63,27 @@ def run(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from skinlesion.files import replacing
-    from skinlesion.serving.export.bundle import export_run, time_exports
-    from skinlesion.serving.export.card import TEMPLATES
-    from skinlesion.templates import environment
+    from skinlesion.serving.export.bundle import export_run
+    from skinlesion.serving.export.card import markdown
     from skinlesion.text import aligned
 
     def tell(text: str) -> None:
         tqdm.write(text, file=sys.stderr)
 
-    runs = dict.fromkeys(Path(run) for run in options.runs)
-    exports = [export_run(run, options.out, formats, options.data, tell) for run in runs]
-    if options.repeats:
-        time_exports(exports, options.repeats)
-    records = [export.record for export in exports]
+    exports = [
+        export_run(path, options.out, formats, options.data, options.repeats, tell)
+        for path in dict.fromkeys(map(Path, options.runs))
+    ]
+    records = [record for _, record in exports]
     rows = [_row(record, kind) for record in records for kind in record["files"]]
     print(aligned([HEAD, None, *rows], left=2))
     print()
-    for export in exports:
-        print(export.folder)
+    for folder, _ in exports:
+        print(folder)
     if options.out:
-        template = environment(TEMPLATES, "md").get_template("table.md")
-        processors = {record["provenance"]["cpu"] or "unknown" for record in records}
+        processors = sorted({record["provenance"]["cpu"] or "unknown" for record in records})
+        text = markdown("table.md", head=HEAD, rows=rows, processors=processors)
         with replacing(options.out / "table.md") as path:
-            text = template.render(head=HEAD, rows=rows, processors=sorted(processors))
             path.write_text(text, encoding="utf-8")
         print(options.out / "table.md")
 

@@ -2,22 +2,8 @@
 
 Eight bits are static quantisation (QDQ): weights are int8 with a scale for each output channel,
 activations uint8 with a scale for each tensor, from the values that training images give (all but
-the rarest 0.01 %).
-
-What stays in float32: the first convolutions, soft attention, the metadata branch and the dense
-layer. The first convolutions hold few weights and feel rounding most: MobileNetV3Small with its
-very first one alone in eight bits gives another answer for half of the images, with any of its last
-40 alone for at most one in 30. What that made of a trained MobileNetV3Small (96 px, 1,003 images;
-change of accuracy and of balanced accuracy, in points):
-
-    everything in eight bits, from the smallest to the largest value   -33.3  -44.6
-    the backbone's convolutions                                        -28.5  -42.0
-    the same, with 99.99 % of the values                               -14.6  -31.3
-    the same, without the first 8                                       -0.6   -2.4
-    the same, without the first 12                                      -0.7   +1.8
-
-The last choice on four trained MobileNetV3Small and four MobileNetV2: -1.0 to +0.2 points of
-accuracy, -1.0 to +1.8 of balanced accuracy.
+the rarest 0.01 %). The first convolutions, soft attention, the metadata branch and the dense layer
+stay in float32: docs/use.md has what every layer costs.
 """
 
 import io
@@ -44,8 +30,8 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from tqdm import tqdm
 
-from skinlesion.serving.export.measure import Images
-from skinlesion.serving.export.parity import Exported, Outputs, Runtime, example
+from skinlesion.serving.export.images import Images
+from skinlesion.serving.export.measure import Exported, Outputs, Runtime, example
 from skinlesion.serving.model import HEADER, LesionModel
 
 PERCENTILE = 99.99
@@ -168,7 +154,7 @@ class _Reader(CalibrationDataReader):
         start = BATCH * self.left.pop(0)
         image, metadata = self.images.batch(start, start + BATCH)
         self.bar.update(len(image))
-        inputs = {"image": image, "metadata": metadata}
+        inputs: dict[str, np.ndarray] = {"image": image, "metadata": metadata}
         return {name: inputs[name] for name in self.reads}
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from skinlesion.serving.export.parity import Exported, Outputs, Runtime, example
+from skinlesion.serving.export.measure import Exported, Outputs, Runtime, example
 from skinlesion.serving.model import LesionModel
 
 
