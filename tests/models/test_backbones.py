@@ -35,6 +35,8 @@ PINS = {
     "resnet50": ((2048, 7, 7), 23_508_032, 0.01),
     # Keras' with top 138,357,544, less fc1, fc2 and predictions 123,642,856 and block5 7,079,424.
     "baseline/vgg16": ((512, 28, 28), 7_635_264, None),
+    # timm's with fc 21,797,672, less fc 513,000.
+    "baseline/resnet34": ((512, 7, 7), 21_284_672, 0.01),
 }
 
 
