@@ -237,6 +237,12 @@ def brier(s: Sample) -> Floats:
     return _ratio(errors.sum(axis=1) @ s.weights, s.n)
 
 
+def nll(s: Sample) -> Floats:
+    """Negative log likelihood: the mean of -log p of the true class, p at least 1e-12."""
+    of_truth = np.take_along_axis(s.probabilities, s.y[:, None], axis=1)[:, 0]  # (n,)
+    return _ratio(-np.log(np.maximum(of_truth, 1e-12)) @ s.weights, s.n)
+
+
 REGISTRY = (
     Metric("n", "images", lambda s: s.n, format=",.0f"),
     Metric("accuracy", "accuracy", accuracy, headlines=("accuracy",)),
@@ -249,6 +255,7 @@ REGISTRY = (
     Metric("ovr_balanced_accuracy", "one-vs-rest", ovr_balanced_accuracy),
     Metric("ece", "ECE", ece, headlines=("ece",), lower_is_better=True),
     Metric("brier", "Brier", brier, lower_is_better=True),
+    Metric("nll", "NLL", nll, lower_is_better=True),
     Metric("support", "images", lambda s: s.support, by_class=True, format=",.0f"),
     Metric("precision", "precision", precision, by_class=True),
     Metric("recall", "recall", recall, True, headlines=("sd.recall", "per_class.mel.recall")),
@@ -372,7 +379,7 @@ def summary_table(metrics: dict[str, Any]) -> str:
     rows.append(None)
     for title, mean in (("macro mean", metrics["macro"]), ("sd", metrics["sd"])):
         rows.append([title, "", *(number(mean.get(n), m.format) for n, m in AVERAGED.items())])
-    overall = ", ".join(f"{m.title} {number(metrics[n], m.format)}" for n, m in OVERALL.items())
+    overall = ", ".join(f"{m.title} {number(metrics.get(n), m.format)}" for n, m in OVERALL.items())
     return f"{aligned([*rows, None])}\n{overall}"
 
 

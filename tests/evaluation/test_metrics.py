@@ -158,6 +158,13 @@ def test_brier_sums_over_classes_and_averages_over_images():
     assert once(metrics.brier, [0, 1], probabilities) == pytest.approx((0.14 + 0.78) / 2)
 
 
+def test_nll_is_the_mean_of_minus_log_p_of_the_true_class():
+    # -ln .7 = .356675, -ln .3 = 1.203973, and -ln 1e-12 = 27.631021 in the place of infinity
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0, 1, 0]])
+    expected = (0.356675 + 1.203973 + 27.631021) / 3
+    assert once(metrics.nll, [0, 1, 2], probabilities) == pytest.approx(expected, abs=1e-6)
+
+
 def test_means_skip_what_was_not_measured():
     # mean 2, deviations 1 and 1: sqrt(2 / 2) = 1 (the sample formula would give sqrt(2 / 1))
     values = np.array([1, np.nan, 3])
