@@ -48,12 +48,6 @@ def test_the_second_use_decodes_nothing(place: Any, monkeypatch: pytest.MonkeyPa
     assert first.digest == second.digest
 
 
-def test_every_layout_has_the_same_pixels_and_digest(place: Any, layout: str) -> None:
-    expected, found = opened(place, place.write("root")), opened(place, place.write(layout))
-    assert found.digest == expected.digest
-    np.testing.assert_array_equal(found.images, expected.images)
-
-
 def test_another_size_and_a_replaced_image_make_another_cache(place: Any) -> None:
     root = place.write("folders")
     before = opened(place, root)

@@ -15,7 +15,7 @@ import pytest
 import urllib3.util.retry
 
 from skinlesion.data import download as module
-from skinlesion.data.download import CHUNK, FILES, RemoteFile, download
+from skinlesion.data.download import CHUNK, RemoteFile, download
 from skinlesion.errors import SkinlesionError
 
 LARGE, TABLE = "large.zip", "table.csv"
@@ -90,14 +90,6 @@ def dataverse(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dataverse]:
 
 def whole(root: Path) -> bool:
     return {path.name: path.read_bytes() for path in root.iterdir()} == CONTENT
-
-
-def test_the_files_are_those_of_version_4_of_the_data_set() -> None:
-    assert [file.name for file in FILES] == [
-        *("HAM10000_images_part_1.zip", "HAM10000_images_part_2.zip", "HAM10000_metadata.csv")
-    ]
-    assert sum(file.size for file in FILES) == 2_770_778_873
-    assert {len(bytes.fromhex(file.md5)) for file in FILES} == {16}
 
 
 def test_what_is_complete_is_skipped_and_what_is_not_the_published_file_replaced(

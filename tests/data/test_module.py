@@ -1,4 +1,4 @@
-"""Batches: what is in them, and that seed and epoch alone decide them, in both ways to make them."""
+"""Batches: what is in them, and that seed and epoch alone decide them, in both ways alike."""
 
 import pickle
 from collections.abc import Iterable
