@@ -52,11 +52,7 @@ class Geometric:
 
     @cached_property
     def albumentations(self) -> Any:
-        """The transform; albumentations and OpenCV are imported for it.
-
-        Raises:
-            SkinlesionError: if they are not installed.
-        """
+        """The transform; a SkinlesionError says if albumentations or OpenCV are not installed."""
         # albumentations asks the network for its newest release unless told not to.
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         try:

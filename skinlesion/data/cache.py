@@ -57,8 +57,7 @@ def open_cache(
         size: height and width of a cached image, in pixels.
 
     Raises:
-        SkinlesionError: if images cannot be decoded (each is named, with why), or the cache cannot
-            be written.
+        SkinlesionError: if images cannot be decoded, or the cache cannot be written.
     """
     path = cache_path(folder, archive, image_ids, size)
     if not path.exists():

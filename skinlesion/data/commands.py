@@ -7,9 +7,7 @@ from pathlib import Path
 
 def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int | None]:
     """Add the three commands."""
-    parser.epilog = (
-        "HAM10000: Tschandl, Rosendahl, Kittler 2018, doi:10.7910/DVN/DBW86T, CC BY-NC 4.0."
-    )
+    parser.epilog = "HAM10000: Tschandl et al. 2018, doi:10.7910/DVN/DBW86T, CC BY-NC 4.0."
     commands = parser.add_subparsers(metavar="download | demo | describe", required=True)
     fetch = commands.add_parser("download", help="fetch HAM10000 from Harvard Dataverse (3 GB)")
     fetch.add_argument("--root", type=Path, default=Path("data/ham10000"), help="where to put it")

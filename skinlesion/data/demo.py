@@ -36,7 +36,7 @@ ORIGINS, CAMERAS = KINDS.pop("origins"), KINDS.pop("cameras")
 
 
 class Lesion(NamedTuple):
-    """One lesion: its number, its class, its rank within the class, the numbers of its images."""
+    """One lesion of a class, its rank in it, and the numbers of its images."""
 
     number: int
     dx: str
@@ -47,9 +47,8 @@ class Lesion(NamedTuple):
 def plan(images: int, seed: int) -> list[Lesion]:
     """Return the lesions of a demo of `images` photographs, at least MIN_IMAGES.
 
-    Classes share the images by the square roots of HAM10000's counts, which leaves nv the largest
-    and df the smallest, eight times apart instead of sixty. A class has as many images per lesion
-    as in HAM10000, but at least eight lesions where it has eight images (any `images` >= 200).
+    Classes share the images by the square roots of HAM10000's counts, so that nv has eight times as
+    many as df and not sixty times. Of 200 images or more, a class has at least eight lesions.
     """
     rng = np.random.default_rng(seed)
     shares = np.sqrt([kind["images"] for kind in KINDS.values()])
@@ -107,11 +106,9 @@ def write_demo(
     size: tuple[int, int] = (300, 225),
     progress: bool = True,
 ) -> Path:
-    """Write the demo archive into the folder `root` and return `root`.
+    """Write the demo archive into a folder, all at once or not at all, and return the folder.
 
-    The folder gets HAM10000's two zips and its table, and a marker that says what was drawn. The
-    same arguments give the same bytes. It appears all at once, or not at all. A folder that holds
-    this very demo is left as it is.
+    The same arguments give the same bytes. A folder that holds this very demo is left as it is.
 
     Args:
         root: a new or empty folder; its parents are made.

@@ -49,7 +49,7 @@ def describe_tables(
         raise SkinlesionError(f"{listing(paths)}: expected tables in one folder, machine.data.")
     chosen = [image, *([label] if label else one_hot), *([lesion] if lesion else [])]
     folded = {name.casefold() for name in chosen}
-    every = dict.fromkeys(name for path in paths for name in read_cells(path).columns)
+    every = dict.fromkeys(str(name) for path in paths for name in read_cells(path))
     others = [name for name in every if name.casefold() not in folded]
     cells, problems = join_tables(paths, image, [*chosen, *others])
     if label and (without := int(cells[label].isna().sum())):
@@ -105,8 +105,8 @@ def _properties(cells: pd.DataFrame) -> tuple[list[dict[str, Any]], dict[str, st
     properties: list[dict[str, Any]] = []
     left_out: dict[str, str] = {}
     for column in map(str, cells):
-        name = re.sub(r"\W+", "_", column.lower(), flags=re.ASCII).strip("_")
-        name = column if column.isidentifier() else name
+        plain = re.sub(r"\W+", "_", column.lower(), flags=re.ASCII).strip("_")
+        name = column if column.isidentifier() else plain
         declared = _declared(cells[column])
         if isinstance(declared, str):
             left_out[column] = declared

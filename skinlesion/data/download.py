@@ -26,7 +26,7 @@ HEADERS = {"User-Agent": "skinlesion", "Accept-Encoding": "identity"}
 TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of an answer
 CHUNK = 1 << 16  # bytes; what is lost at most when a connection breaks
 # Each attempt asks Dataverse anew: the address that it sends us on to expires within the hour.
-RETRY = Retry(5, backoff_factor=1, status_forcelist=(429, 500, 502, 503, 504))
+RETRY = Retry(4, backoff_factor=1, status_forcelist=(429, 500, 502, 503, 504))
 BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 KEPT = "What has arrived is kept: the same command goes on from there."
 

@@ -27,12 +27,7 @@ Field = npt.NDArray[np.floating]
 class Sheet:
     """A square of skin: one map (side, side) per thing that changes the light.
 
-    Coordinates and lengths are in heights of a photograph, so that a drawing does not depend on
-    its resolution.
-
-    Args:
-        size: width and height of a photograph, in pixels.
-        rng: what decides the drawing.
+    Lengths are in heights of a photograph, so that a drawing does not depend on its resolution.
     """
 
     def __init__(self, size: tuple[int, int], rng: np.random.Generator) -> None:
@@ -93,16 +88,15 @@ class Sheet:
     def hair(self) -> Field:
         """Return hairs, 1 on a hair; most of them are combed one way."""
         count = self.rng.choice([0, 4, 12, 50], p=[0.45, 0.3, 0.17, 0.08])
-        image = Image.new("L", (3 * self.side, 3 * self.side))
-        draw, combed = ImageDraw.Draw(image), self.rng.uniform(0, math.tau)
-        for start in self.points(self.everywhere, count):
-            bends = self.rng.normal(0, 0.07) + self.rng.normal(0, 0.02, 12)
-            heading = combed + self.rng.normal(0, 0.5) + np.cumsum(bends)
-            steps = np.stack([np.cos(heading), np.sin(heading)], axis=1)
-            path = start + np.cumsum(steps, axis=0) * self.rng.uniform(0.3, 1.3) / 12
-            pixels = 3 * (self.side / 2 + path * self.unit)
-            width = max(1, round(3 * self.rng.uniform(0.003, 0.007) * self.unit))
-            draw.line([*map(tuple, pixels.tolist())], fill=255, width=width, joint="curve")
+        image, combed = Image.new("L", (3 * self.side, 3 * self.side)), self.rng.uniform(0, 360)
+        for at in 3 * self.side * self.rng.random((count, 2)):
+            start, length = combed + self.rng.normal(0, 30), self.rng.uniform(0.3, 1.3)
+            reach = 3 * self.unit * self.rng.uniform(0.5, 4)  # of the circle that it is an arc of
+            middle = at - reach * np.array([np.cos(np.radians(start)), np.sin(np.radians(start))])
+            end = start + np.degrees(3 * self.unit * length / reach)
+            width = max(1, round(3 * self.unit * self.rng.uniform(0.003, 0.007)))
+            box = (*(middle - reach), *(middle + reach))
+            ImageDraw.Draw(image).arc(box, start, end, 255, width)
         return np.asarray(image.reduce(3), np.float32) / 255
 
     def light(self) -> Field:
@@ -121,7 +115,7 @@ class Sheet:
 def draw_lesion(
     signs: Mapping[str, tuple[float, float]], size: tuple[int, int], rng: np.random.Generator
 ) -> Image.Image:
-    """Return a square sheet of skin with one lesion, larger than a photograph.
+    """Return a square sheet of skin with one lesion, for photographs of a size (width, height).
 
     Args:
         signs: how much of each sign, from lowest to highest; what is absent is 0.
@@ -183,12 +177,10 @@ def photograph(
 ) -> Image.Image:
     """Return one photograph of `sheet`: its own framing, focus, light and field of view."""
     width, height = size
-    zoom, angle = rng.uniform(*ZOOM), rng.normal(0, 0.4)
-    x0, y0 = rng.uniform(-SHIFT, SHIFT, 2) * height + sheet.width / 2
-    a, b = math.cos(angle) / zoom, math.sin(angle) / zoom
-    corner = (x0 - a * width / 2 - b * height / 2, y0 + b * width / 2 - a * height / 2)
-    affine = (a, b, corner[0], -b, a, corner[1])
-    framed = sheet.transform(size, Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
+    zoom, middle = rng.uniform(*ZOOM), rng.uniform(-SHIFT, SHIFT, 2) * height + sheet.width / 2
+    reach = np.array(size) / 2 / zoom
+    turned = sheet.rotate(rng.normal(0, 23), Image.Resampling.BICUBIC, center=tuple(middle))
+    framed = turned.resize(size, Image.Resampling.BICUBIC, (*(middle - reach), *(middle + reach)))
     blurred = framed.filter(ImageFilter.GaussianBlur(rng.uniform(0.1, 0.9) * height / 225))
     y, x = (np.mgrid[:height, :width] - np.array([height, width])[:, None, None] / 2) / height
     slopes, radius = rng.normal(0, 0.06, 2), np.hypot(x, y)

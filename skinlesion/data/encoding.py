@@ -8,6 +8,7 @@ cited there). A number is standardised; a missing one counts as the mean.
 """
 
 import difflib
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -104,6 +105,9 @@ class Category:
         return found
 
 
+Known = Number | Category
+
+
 @dataclass(frozen=True)
 class MetadataEncoder:
     """Encodes properties in their order, with what was learnt from the training rows.
@@ -111,15 +115,12 @@ class MetadataEncoder:
     What is unknown of a category is encoded as a `category` of its own, or as `zero`.
     """
 
-    properties: Mapping[str, Number | Category]
+    properties: Mapping[str, Known]
     missing: str = "category"
 
     @classmethod
     def fit(
-        cls,
-        frame: pd.DataFrame,
-        properties: Mapping[str, Number | Category],
-        missing: str = "category",
+        cls, frame: pd.DataFrame, properties: Mapping[str, Known], missing: str = "category"
     ) -> "MetadataEncoder":
         """Learn from the training rows, which have a column for each property."""
         return cls({name: known.fit(frame[name]) for name, known in properties.items()}, missing)
@@ -143,8 +144,7 @@ class MetadataEncoder:
         """Return values as a person types them as a table that `encode` takes.
 
         Args:
-            rows: property → a number or text. What is None, NaN, empty or absent is missing. Spaces
-                around a text and capitals do not matter.
+            rows: property → a number or text. What is None, NaN, empty or absent is missing.
 
         Raises:
             SkinlesionError: naming the property, the value and what was expected.
@@ -163,18 +163,13 @@ class MetadataEncoder:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, texts and lists, for a checkpoint."""
-        return {
-            "properties": {
-                name: {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(known).items()}
-                for name, known in self.properties.items()
-            },
-            "missing": self.missing,
-        }
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "MetadataEncoder":
         """Restore an encoder from `to_dict`."""
-        properties: dict[str, Number | Category] = {
+        properties: dict[str, Known] = {
             name: Category(tuple(known["values"]), tuple(known["seen"]))
             if "values" in known
             else Number(**known)

@@ -27,11 +27,6 @@ class EpochSampler(Sampler[Draw]):
     """The samples of an epoch, in an order that seed and epoch alone decide.
 
     Lightning calls `set_epoch`, also when a run is resumed.
-
-    Args:
-        samples: positions in the table.
-        shuffle: whether to train on them.
-        seed: of the order.
     """
 
     def __init__(self, samples: np.ndarray, shuffle: bool, seed: int) -> None:
@@ -57,11 +52,8 @@ class EpochSampler(Sampler[Draw]):
 class LesionDataset(Dataset[Batch]):
     """Samples fetched a batch at a time, straight from the mapped cache.
 
-    Args:
-        samples: table, images, encoder.
-        augment: applied to each image with a seed of its own; None for none.
-        seed: with epoch and sample it decides an image's augmentation, so that it does not depend
-            on the number of workers or the order of fetching.
+    Seed, epoch and sample decide an image's augmentation, so that it does not depend on the number
+    of workers or the order of fetching.
     """
 
     def __init__(self, samples: Samples, augment: "Geometric | None" = None, seed: int = 0) -> None:
@@ -91,7 +83,7 @@ class LesionDataModule(pl.LightningDataModule):
     """Training, validation and prediction loaders over one set of samples.
 
     Args:
-        samples: table, images, encoder.
+        samples: what batches are made of.
         batch_size: samples a step.
         augment: of the training images; None for none.
         seed: of order and augmentation.
@@ -169,8 +161,6 @@ class LesionDataModule(pl.LightningDataModule):
             free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
             self.resident = needed <= free / 2
             if device.type == "cuda" and not self.resident:
-                log.info(
-                    "the images (%.1f GB) stay on the host: %.1f GB are free on the GPU",
-                    *(needed / 1e9, free / 1e9),
-                )
+                sizes = needed / 1e9, free / 1e9
+                log.info("the images (%.1f GB) stay on the host: the GPU has %.1f GB", *sizes)
         return self.resident

@@ -17,12 +17,10 @@ from skinlesion.errors import SkinlesionError
 
 @dataclass(frozen=True)
 class RunImages:
-    """What a run was trained and measured on.
+    """What a run was trained and measured on; the table is by image id.
 
     Attributes:
-        archive: the images.
-        table: what `read_table` returns, by image id.
-        properties: which of its columns are metadata.
+        properties: which of the table's columns are metadata.
     """
 
     archive: ImageArchive
@@ -30,22 +28,14 @@ class RunImages:
     properties: tuple[str, ...]
 
     def pixels(self, image_id: str) -> np.ndarray:
-        """Return an image decoded, (H, W, 3) uint8, RGB, upright.
-
-        Raises:
-            SkinlesionError: if it is not there or cannot be read.
-        """
+        """Return an image decoded, (H, W, 3) uint8, RGB, or say why it cannot be read."""
         try:
             return decode(self.archive.read(image_id))
         except SkinlesionError as error:
             raise SkinlesionError(f"{self.archive.root}: {image_id}: {error}") from None
 
     def metadata(self, image_id: str) -> dict[str, Any]:
-        """Return an image's properties.
-
-        Raises:
-            SkinlesionError: if the table lacks it.
-        """
+        """Return an image's properties, or say that the table lacks it."""
         if image_id not in self.table.index:
             raise SkinlesionError(f"{self.archive.root}: {image_id}: not in the metadata table")
         return {name: self.table.loc[image_id, name] for name in self.properties}

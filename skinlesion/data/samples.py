@@ -31,7 +31,7 @@ class Samples:
         images: (N_cache, S, S, 3) uint8, mapped from disk.
         rows: (N,) which image belongs to which sample.
         classes: in the order of the labels.
-        encoder: the metadata encoder, fitted on the training rows.
+        encoder: fitted on the training rows.
         digest: SHA-256 of the table's and the images' content.
     """
 
@@ -74,11 +74,10 @@ class CheckedArchive:
     """An archive that nothing is wrong with, and its split; nothing is decoded yet.
 
     Attributes:
-        archive: the images.
         table: every image.
         frame: the images that take part, with their column `split`.
         classes: in the order of the labels.
-        encoder: the metadata encoder, fitted on the training rows.
+        encoder: fitted on the training rows.
     """
 
     archive: ImageArchive
@@ -99,11 +98,7 @@ class CheckedArchive:
         return self.load(cache, size).digest if path.exists() else None
 
     def load(self, cache: Path, size: int) -> Samples:
-        """Open the image cache, decoding every image at the first use.
-
-        Args:
-            cache: folder of the image caches.
-            size: height and width of an image, in pixels.
+        """Open the cache in a folder of images of a size, decoding them at the first use.
 
         Raises:
             SkinlesionError: if images cannot be decoded or the cache cannot be written.
@@ -121,7 +116,7 @@ def open_archive(
     """Read and check an archive, split it, and learn the metadata's statistics.
 
     Args:
-        root: folder of the archive.
+        root: its folder.
         data: what it is made of (conf/data/).
         split: the protocol.
         missing: see `MetadataEncoder`.

@@ -8,7 +8,7 @@ from unicodedata import normalize
 from omegaconf import DictConfig, OmegaConf
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Strict, model_validator
 
-from skinlesion.data.encoding import UNKNOWN, Category, Number, matching
+from skinlesion.data.encoding import UNKNOWN, Category, Known, Number, matching
 from skinlesion.errors import listing, validated
 
 # Columns of the table, of the split and of the predictions, and what predict() calls the image.
@@ -139,7 +139,7 @@ class Schema(BaseModel, extra="forbid"):
         return [*lesion, columns.image, *label, *properties]
 
     @property
-    def untrained(self) -> dict[str, Number | Category]:
+    def untrained(self) -> dict[str, Known]:
         """What encodes the metadata, before anything was learnt."""
         return {
             name: Number(*declared.range)

@@ -20,18 +20,15 @@ from skinlesion.runs.predictions import PARTS
 
 @dataclass(frozen=True, config={"extra": "forbid"})
 class Split:
-    """How the table is divided, stratified by diagnosis.
+    """How the table is divided, stratified by diagnosis: the protocol `name`, drawn by a seed.
 
     Attributes:
-        name: the protocol's name.
         by: what is never divided.
-        seed: of the draw.
         val_fraction: share of the units that selects the checkpoint.
         test_fraction: share of the units that is only reported; 0 for none.
         folds: number of folds; None for a single draw.
         fold: which fold is reported, 0 … folds - 1.
-        drop_missing_age: leave out images without an age, as the paper does, where the table has
-            ages.
+        drop_missing_age: leave out images without an age, as the paper does.
     """
 
     name: str
@@ -45,11 +42,10 @@ class Split:
 
     @model_validator(mode="after")
     def _fits(self) -> "Split":
-        if self.val_fraction + self.test_fraction >= 1:
-            raise ValueError(
-                f"val_fraction={self.val_fraction}, test_fraction={self.test_fraction}: expected "
-                "something left to train on"
-            )
+        val, test = self.val_fraction, self.test_fraction
+        if val + test >= 1:
+            expected = "expected something left to train on"
+            raise ValueError(f"val_fraction={val}, test_fraction={test}: {expected}")
         if self.folds is not None and self.fold >= self.folds:
             raise ValueError(f"fold={self.fold}: expected one from 0 to {self.folds - 1}")
         return self
@@ -60,11 +56,7 @@ class Split:
         return PARTS if self.test_fraction else PARTS[:2]
 
     def apply(self, frame: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-        """Return the table with a column `split` in {train, val, test}.
-
-        Args:
-            frame: as `skinlesion.data.table.read_table` returns it.
-            classes: all of them, in their order.
+        """Return a table as of `read_table` with a column `split` in {train, val, test}.
 
         Raises:
             SkinlesionError: if a class is too small to be in every part.
@@ -92,10 +84,8 @@ class Split:
             drawn = rng.permutation(np.flatnonzero(units["dx"] == name))
             n = len(drawn)
             if self.folds is None:
-                # Every part after this one gets a unit too.
-                most = n - len(self.parts) + 1
-                share = _share(n, self.test_fraction or self.val_fraction, most)
-                reported = np.arange(n) < share
+                most = n - len(self.parts) + 1  # every part after this one gets a unit too
+                reported = np.arange(n) < _share(n, self.test_fraction or self.val_fraction, most)
             else:
                 # Classes start at different folds, so that the folds are of one size in all.
                 reported = (np.arange(n) + first_fold) % self.folds == self.fold
@@ -108,11 +98,7 @@ class Split:
 
 
 def leak_report(frame: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
-    """Count the held-out images whose lesion is also in training, by part and class.
-
-    Args:
-        frame: a table with a column `split`.
-        classes: all of them, in their order.
+    """Count the held-out images whose lesion is also in training.
 
     Returns:
         For each held-out part: `images`, `leaked`, `share`, and `per_class` with the same three.

@@ -15,7 +15,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from skinlesion.data.archive import WAYS, ImageArchive, image_name
-from skinlesion.data.encoding import UNKNOWN, Category, Number, matching
+from skinlesion.data.encoding import UNKNOWN, Known, Number, matching
 from skinlesion.data.schema import Schema, distinct
 from skinlesion.errors import SkinlesionError, listing
 
@@ -306,9 +306,7 @@ def _labels(cells: pd.DataFrame, schema: Schema) -> tuple[pd.Series, pd.Series, 
     return marks.eq(1).idxmax(axis=1).where(one), written, what
 
 
-def _meanings(
-    written: pd.Series, name: str, known: Number | Category
-) -> tuple[pd.Series, list[str]]:
+def _meanings(written: pd.Series, name: str, known: Known) -> tuple[pd.Series, list[str]]:
     """Return what each cell means to a property, NaN where it is empty, and texts of no meaning."""
     meant, unclear = {}, []
     for text in written.dropna().unique():
