@@ -1,9 +1,7 @@
-"""Backbones as conf/ has them, and a tiny one."""
+"""Backbones as conf/ has them, and a tiny one (192 x 2 x 2 at 64 pixels)."""
 
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -24,20 +22,15 @@ torch.set_num_threads(
 
 
 @pytest.fixture(scope="session")
-def config() -> Callable[..., dict[str, Any]]:
-    """The fields of a backbone's YAML, or of the tiny one (192 x 2 x 2), with changes."""
-
-    def load(name: str = "tiny", /, **changes: Any) -> dict[str, Any]:
-        fields: Any = TINY
-        if name != "tiny":
-            fields = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
-        return fields | changes
-
-    return load
+def config():
+    """The fields of a backbone's YAML, or of the tiny one, with changes."""
+    files = {path.relative_to(CONF).as_posix()[:-5]: path for path in CONF.rglob("*.yaml")}
+    yaml = cache(lambda name: OmegaConf.to_container(OmegaConf.load(files[name])))
+    return lambda name="tiny", /, **changes: (TINY if name == "tiny" else yaml(name)) | changes
 
 
 @pytest.fixture(scope="session")
-def build(config: Callable[..., dict[str, Any]]) -> Callable[..., Backbone]:
+def build(config):
     """A backbone without pretrained weights."""
     return lambda *name, **changes: Backbone(
         validated(BackboneSpec, config(*name, **changes), "backbone")
@@ -45,17 +38,17 @@ def build(config: Callable[..., dict[str, Any]]) -> Callable[..., Backbone]:
 
 
 @pytest.fixture(scope="session")
-def tiny(build: Callable[..., Backbone]) -> Backbone:
+def tiny(build):
     """The tiny backbone, for who leaves it as it is or overwrites all of it."""
     return build()
 
 
 @pytest.fixture(scope="session")
-def on_meta(build: Callable[..., Backbone]) -> Callable[[str], Backbone]:
+def on_meta(build):
     """A backbone of conf/ that holds no numbers, each built once."""
 
     @cache
-    def build_on_meta(name: str) -> Backbone:
+    def build_on_meta(name):
         with torch.device("meta"):
             return build(name)
 
@@ -63,7 +56,7 @@ def on_meta(build: Callable[..., Backbone]) -> Callable[[str], Backbone]:
 
 
 @pytest.fixture(scope="session")
-def image() -> torch.Tensor:
+def image():
     """Two images of noise, (2, 3, 64, 64) uint8."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=generator)

@@ -176,10 +176,9 @@ def test_asking_for_the_shape_changes_nothing(tiny, training):
 
 
 def test_an_image_too_small_for_the_backbone_is_refused(build):
-    with torch.device("meta"):
-        backbone = build("inception_resnet_v2", input_size=32)
-        with pytest.raises(SkinlesionError, match=r"32 x 32 pixels \(backbone\.input_size\)"):
-            backbone.feature_shape()
+    backbone = build(timm_model="test_convnext", cut="stages.3", input_size=8)
+    with pytest.raises(SkinlesionError, match=r"8 x 8 pixels \(backbone\.input_size\)"):
+        backbone.feature_shape()
     assert backbone.training
 
 
@@ -200,10 +199,7 @@ def test_an_image_too_small_for_the_backbone_is_refused(build):
         ({"cut": None}, r"backbone\.cut=None: expected a valid string"),
         ({"timm_model": "mobilnet"}, r"timm_model=mobilnet .*Unknown model"),
         ({"timm_model": "hf-hub:me/model"}, r"timm_model=hf-hub:me/model: .* not of a hub"),
-        (
-            {"timm_model": "local-dir:/tmp"},
-            r"timm_model=local-dir:/tmp: .* not of a hub or a folder",
-        ),
+        ({"timm_model": "local-dir:/tmp"}, r"timm_model=local-dir:/tmp: .* or a folder"),
         ({"timm_kwargs": {"bn_epsilon": 1e-3}}, r"'bn_epsilon'"),
         ({"timm_kwargs": {"act_layer": "swishy"}}, r"cannot be built: .*swishy"),
         ({"timm_kwargs": [1]}, r"backbone\.timm_kwargs.*: expected a valid dictionary"),
@@ -212,10 +208,7 @@ def test_an_image_too_small_for_the_backbone_is_refused(build):
         ({"strides": "keras"}, r"backbone\.strides=keras: expected 'keras_v1'"),
         ({"strides": "keras_v1"}, r"only a ResNet has such strides, not test_efficientnet"),
         ({"keras_momentum": 2}, r"backbone\.keras_momentum=2: expected less than or equal to 1"),
-        (
-            {"inputsize": 224},
-            r"inputsize: there is no such key\. Did you mean backbone\.input_size",
-        ),
+        ({"inputsize": 224}, r"inputsize: there is no such key\. Did you mean backbone\.in"),
     ],
 )
 def test_a_wrong_field_is_refused_by_name(build, changes, message):

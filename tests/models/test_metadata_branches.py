@@ -9,14 +9,14 @@ from skinlesion.models.metadata import GessertMLP
 HAM10000 = (1, 4, 16)
 
 
-def test_is_a_dense_layer_with_relu():
-    branch = MetadataMLP(properties=[2], width=3)
-    weight = torch.tensor([[1.0, 2.0], [-1.0, 0.0], [0.0, 1.0]])
-    branch.load_state_dict(
-        {"layers.0.weight": weight, "layers.0.bias": torch.tensor([0.5, 0.5, -9.0])}
-    )
-    # 1·1 + 2·4 + 0.5;  -1·1 + 0.5 < 0;  1·4 - 9 < 0
-    assert branch(torch.tensor([[1.0, 4.0]])).tolist() == [[9.5, 0.0, 0.0]]
+def test_is_dense_layers_with_relu():
+    branch = MetadataMLP(properties=[2], width=2, layers=2)
+    first, second = torch.tensor([[1.0, 2.0], [-1.0, 0.0]]), torch.tensor([[1.0, 1.0], [-1.0, 1.0]])
+    state = {"layers.0.weight": first, "layers.0.bias": torch.tensor([0.5, 0.5])}
+    state |= {"layers.1.weight": second, "layers.1.bias": torch.tensor([-1.0, 0.0])}
+    branch.load_state_dict(state)
+    # 1·1 + 2·4 + 0.5 and -1·1 + 0.5 < 0; 9.5 + 0 - 1 and -9.5 < 0
+    assert branch(torch.tensor([[1.0, 4.0]])).tolist() == [[8.5, 0.0]]
 
 
 def test_has_the_authors_parameters():
@@ -24,21 +24,6 @@ def test_has_the_authors_parameters():
     assert sum(p.numel() for p in branch.parameters()) == 90_112  # 21 · 4,096 + 4,096
     assert branch(torch.zeros(5, 21)).shape == (5, 4096)
     assert branch.width == 4096
-
-
-def test_can_have_more_layers():
-    branch = MetadataMLP(properties=[2], width=2, layers=2)
-    for layer in branch.layers:
-        torch.nn.init.constant_(layer.weight, 1.0)
-        torch.nn.init.constant_(layer.bias, -1.0)
-    # 1 + 4 - 1 = 4, twice; 4 + 4 - 1 = 7
-    assert branch(torch.tensor([[1.0, 4.0]])).tolist() == [[7.0, 7.0]]
-
-
-@pytest.mark.parametrize("argument", ["width", "layers"])
-def test_needs_one_at_least(argument):
-    with pytest.raises(ValueError, match=rf"metadata\.{argument}=0: expected at least 1"):
-        MetadataMLP(HAM10000, **{argument: 0})
 
 
 def test_gesserts_branch_is_two_layers_with_batch_norm_relu_and_dropout():
@@ -51,7 +36,7 @@ def test_gesserts_branch_is_two_layers_with_batch_norm_relu_and_dropout():
     assert branch(torch.zeros(5, 21)).shape == (5, 256)
 
 
-def given_to_the_layers(branch: GessertMLP, metadata: torch.Tensor) -> torch.Tensor:
+def given_to_the_layers(branch, metadata):
     seen = []
     hook = branch.layers.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     branch(metadata)
@@ -73,13 +58,4 @@ def test_properties_go_missing_whole_and_one_by_one_in_training():
 
 
 def test_nothing_goes_missing_in_evaluation():
-    metadata = torch.ones(1000, 21)
-    assert torch.equal(
-        given_to_the_layers(GessertMLP(HAM10000, missing=0.9).eval(), metadata), metadata
-    )
-
-
-@pytest.mark.parametrize("missing", [-0.1, 1])
-def test_gesserts_branch_refuses_what_is_no_probability(missing):
-    with pytest.raises(ValueError, match=f"metadata.missing={missing}: expected a probability"):
-        GessertMLP(HAM10000, missing=missing)
+    assert given_to_the_layers(GessertMLP(HAM10000, missing=0.9).eval(), torch.ones(99, 21)).all()

@@ -29,11 +29,9 @@ def with_keras_weights(kind, golden):
     attention = kind(kernel.shape[0], maps=kernel.shape[-1])
     paper = kernel[:, :, :, 0, :].permute(3, 0, 1, 2)
     released = kernel[:, :, :, 0, :].permute(3, 2, 0, 1)
-    state = (
-        {"conv.weight": paper, "conv.bias": bias, "gamma": torch.tensor(1.0)}
-        if kind is SoftAttention
-        else {"weight": released, "bias": bias}
-    )
+    state = {"weight": released, "bias": bias}
+    if kind is SoftAttention:
+        state = {"conv.weight": paper, "conv.bias": bias, "gamma": torch.tensor(1.0)}
     attention.load_state_dict(state)
     return attention
 
@@ -50,27 +48,17 @@ def test_maps_and_attended_features_equal_keras(golden, kind, name, other):
     assert (attended - golden(f"{other}_attended")).abs().max() > 0.1
 
 
-def one_map_of_the_features(gamma: float) -> SoftAttention:
-    """One channel, one map, whose score at a position is the feature there."""
-    attention = SoftAttention(1, maps=1, gamma=gamma)
+def test_attended_features_of_two_positions():
+    # One channel, one map, whose score at a position is the feature there.
+    attention = SoftAttention(1, maps=1, gamma=2)
     with torch.no_grad():
         attention.conv.weight.zero_()
         attention.conv.weight[0, 0, 1, 1] = 1
-    return attention
-
-
-def test_attended_features_of_two_positions():
     # Scores 0 and ln 3: softmax 1/4 and 3/4.
-    features = torch.tensor([[[[0.0, math.log(3)]]]])
-    attended = one_map_of_the_features(gamma=2)(features)
-    expected = torch.tensor([[[[0.0, 2 * 3 / 4 * math.log(3)]]]])
-    torch.testing.assert_close(attended, expected)
-
-
-def test_scores_below_zero_count_as_zero():
+    attended = attention(torch.tensor([[[[0.0, math.log(3)]]]]))
+    torch.testing.assert_close(attended, torch.tensor([[[[0.0, 2 * 3 / 4 * math.log(3)]]]]))
     # Without the ReLU before the softmax -5 would weigh less than 0.
-    maps = one_map_of_the_features(gamma=1).maps(torch.tensor([[[[-5.0, 0.0]]]]))
-    assert maps.tolist() == [[[[0.5, 0.5]]]]
+    assert attention.maps(torch.tensor([[[[-5.0, 0.0]]]])).tolist() == [[[[0.5, 0.5]]]]
 
 
 def test_every_map_sums_to_one_and_alpha_to_the_number_of_maps():
@@ -102,24 +90,11 @@ def test_at_one_position_attention_is_a_constant(attention, constant):
     torch.testing.assert_close(attention(features), constant * features)
 
 
-def test_gamma_is_learnable_and_starts_as_configured():
-    assert SoftAttention(4).gamma.item() == pytest.approx(0.01)
-    assert SoftAttention(4, gamma=0.5).gamma.item() == 0.5
-
-
-def test_gradient_reaches_convolution_and_gamma():
-    torch.manual_seed(0)
-    attention = SoftAttention(4)
-    attention(torch.randn(2, 4, 5, 5)).square().sum().backward()
-    assert {name for name, p in attention.named_parameters() if p.grad.any()} == {
-        *("gamma", "conv.weight", "conv.bias")
-    }
-
-
 @pytest.mark.parametrize("kind", [SoftAttention, ReleasedSoftAttention])
 def test_starts_he_uniform_as_released(kind):
-    # Within sqrt(6 / fan-in), for both sqrt(6 / (24 * 9)) = 1/6; the bias at zero.
+    # Within sqrt(6 / fan-in), for both sqrt(6 / (24 * 9)) = 1/6; the bias at zero, gamma at 0.01.
     torch.manual_seed(0)
+    assert SoftAttention(24).gamma.item() == pytest.approx(0.01)
     weight, bias = (p for p in kind(24).parameters() if p.ndim)
     assert 0.99 / 6 < weight.abs().max() <= 1 / 6
     assert not bias.any()
