@@ -115,9 +115,7 @@ def test_a_run_and_its_exported_file_say_the_same_and_a_broken_image_is_named(
     assert all(abs(sum(a["probabilities"].values()) - 1) < 1e-6 for a in answers)
 
 
-def test_a_run_is_explained_and_reported(
-    runs: dict[str, Path], photos: Path, folder: Path
-) -> None:
+def test_a_run_is_explained_and_reported(runs: dict[str, Path], photos: Path, folder: Path) -> None:
     image = sorted(photos.glob("ISIC*"))[0]
     call(BIN / "skinlesion", "explain", runs["paper"], image, "--age", 45, "--out", folder / "maps")
     assert (folder / "maps" / f"{image.stem}_attention.pdf").stat().st_size
