@@ -155,7 +155,7 @@ def test_weights_for_other_classes_are_refused(mine: Config) -> None:
         ("data.columns.label=Kind", r"columns missing: Kind"),
         ("data.properties.size.range=[0,2]", r"size that is no number from 0 to 2: "),
         ("data.tables=[absent]", r"Expected one of absent\.csv, absent"),
-        ("~data.classes", r"data does not say its classes"),
+        ("~data.classes", r"data\.classes: expected a value"),
     ],
 )
 def test_what_does_not_fit_the_table_is_named(mine: Config, override: str, message: str) -> None:
