@@ -56,9 +56,9 @@ def _problem(found: Any, kind: type, where: str) -> str:
         return f"{name}: there is no such key.{hint}"
     if found["type"] in ("missing", "missing_argument"):
         return f"{name}: expected a value"
-    said = found["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    problem = found["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     value = "" if isinstance(found["input"], dict | list) else f"={found['input']}"
-    return f"{name}{value}: {said}" if name else said
+    return f"{name}{value}: {problem}" if name else problem
 
 
 def _names(kind: Any, prefix: str = "") -> Iterator[str]:

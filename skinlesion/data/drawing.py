@@ -179,8 +179,8 @@ def photograph(
     width, height = size
     zoom, middle = rng.uniform(*ZOOM), rng.uniform(-SHIFT, SHIFT, 2) * height + sheet.width / 2
     reach = np.array(size) / 2 / zoom
-    turned = sheet.rotate(rng.normal(0, 23), Image.Resampling.BICUBIC, center=tuple(middle))
-    framed = turned.resize(size, Image.Resampling.BICUBIC, (*(middle - reach), *(middle + reach)))
+    rotated = sheet.rotate(rng.normal(0, 23), Image.Resampling.BICUBIC, center=tuple(middle))
+    framed = rotated.resize(size, Image.Resampling.BICUBIC, (*(middle - reach), *(middle + reach)))
     blurred = framed.filter(ImageFilter.GaussianBlur(rng.uniform(0.1, 0.9) * height / 225))
     y, x = (np.mgrid[:height, :width] - np.array([height, width])[:, None, None] / 2) / height
     slopes, radius = rng.normal(0, 0.06, 2), np.hypot(x, y)

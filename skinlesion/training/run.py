@@ -78,8 +78,8 @@ def _finished(job: Job, key: str, data: CheckedArchive, weights: str) -> RunDire
     digest = data.digest(job.machine.cache, job.backbone["input_size"])
     for directory in find_runs(job.machine.runs, pattern)[0].get(key, []):
         if directory.done.exists():
-            made_with = directory.read_json("provenance.json")
-            if (made_with["data"], made_with["weights"]) == (digest, weights):
+            made = directory.read_json("provenance.json")
+            if (made["data"], made["weights"]) == (digest, weights):
                 return directory
     return None
 
@@ -116,13 +116,13 @@ def _train(
         parts.logger.log_hyperparams(job.model_dump(mode="json", by_alias=True))
     resume = directory.last if directory.last.exists() else None
     before = directory.read_json("provenance.json")["commits"] if resume else []
-    made_with = provenance()
-    made_with |= {
+    made = provenance()
+    made |= {
         "compute": asdict(compute),
         "parameters": sum(p.numel() for p in module.network.parameters()),
-        "commits": [*before, made_with["commit"]],  # one for each time it was started
+        "commits": [*before, made["commit"]],  # one for each time it was started
     }
-    directory.write_json("provenance.json", made_with)
+    directory.write_json("provenance.json", made)
     log.info("%s %s", "resuming" if resume else "training", directory.path)
     device = trainer.strategy.root_device
     loaders = LesionDataModule(
@@ -221,14 +221,14 @@ def _finish(job: Job, samples: Samples, directory: RunDirectory, weights: str) -
         },
     )
     seconds = read_history(directory.history)["seconds"]
-    made_with = directory.read_json("provenance.json") | {
+    made = directory.read_json("provenance.json") | {
         "data": samples.digest,
         "weights": weights,
         "epochs": len(seconds),
         "seconds_per_epoch": float(seconds.median()),
         "training_seconds": float(seconds.sum()),
     }
-    directory.write_json("provenance.json", made_with)
+    directory.write_json("provenance.json", made)
     directory.write_text("DONE", "")
 
 
