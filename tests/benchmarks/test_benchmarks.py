@@ -76,8 +76,8 @@ def test_two_things_are_measured_in_turn_and_compared_round_by_round() -> None:
 def test_a_function_runs_in_a_process_of_its_own_whose_error_is_told() -> None:
     row = timing.in_subprocess(timing.summary, ["a", "b"], [[4, 2]])
     assert row == {"a": 4, "b": 2, "ratio": 2, "lowest to highest": [2, 2]}
-    with pytest.raises(RuntimeError, match="IndexError"):
-        timing.in_subprocess(timing.summary, ["a", "b", "c"], [[4, 2]])
+    with pytest.raises(RuntimeError, match=r"^out of memory$"):
+        timing.python("-c", "raise SystemExit('a traceback\\nout of memory')")
 
 
 def test_what_was_typed_wins_over_the_defaults_and_a_measurement_over_both(
@@ -172,13 +172,13 @@ def test_what_is_measured_already_is_not_measured_again(
 ) -> None:
     bench("pipeline", "--backbones", "resnet50", "--minutes", "0")
     assert "1 left: the same command goes on" in capsys.readouterr().out
-    for more in ([], [], ["--batch", "4"], ["--batch", "4", "seed=3"]):
+    for more in ([], [], ["--batch", "4"]):
         folder = bench("pipeline", "--backbones", "resnet50", *more)
-    assert len(quick) == 3
+    assert len(quick) == 2
     path = folder / "pipeline-resnet50.json"
     path.write_text(path.read_text().replace('"commit": "', '"commit": "another'))
-    bench("pipeline", "--backbones", "resnet50", "--batch", "4", "seed=3")
-    assert len(quick) == 4
+    bench("pipeline", "--backbones", "resnet50", "--batch", "4")
+    assert len(quick) == 3
 
 
 def test_wrong_words_and_damaged_files_are_one_line(
