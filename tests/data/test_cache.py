@@ -39,15 +39,6 @@ def test_row_i_is_the_ith_image_asked_for_mapped_from_disk(place: Any) -> None:
         np.testing.assert_array_equal(image, to_square(decode(place.jpegs[image_id]), 24))
 
 
-def test_the_second_use_decodes_nothing(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = place.write()
-    first = opened(place, root)
-    monkeypatch.setattr(ImageArchive, "read", None)
-    second = opened(place, root)
-    np.testing.assert_array_equal(first.images, second.images)
-    assert first.digest == second.digest
-
-
 def test_another_size_and_a_replaced_image_make_another_cache(place: Any) -> None:
     root = place.write("folders")
     before = opened(place, root)

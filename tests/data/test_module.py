@@ -236,18 +236,12 @@ def test_a_worker_that_is_not_forked_maps_the_cache_instead_of_being_sent_it(
         assert torch.equal(received.__getitems__(draws)[key], value)
 
 
-# --- on the device --------------------------------------------------------------------------------
-
-
-def test_on_a_cpu_the_mapped_cache_is_used_as_it_is(samples: Samples) -> None:
+def test_on_a_cpu_the_mapped_cache_is_used_and_another_device_gets_images_some_at_a_time(
+    samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert ResidentDataset(samples, CPU).images.data_ptr() == samples.images.ctypes.data
     loader = LesionDataModule(samples, 8, resident=None).train_dataloader()
     assert isinstance(loader.dataset, LesionDataset)
-
-
-def test_images_reach_another_device_some_at_a_time(
-    samples: Samples, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setattr("skinlesion.data.resident.UPLOAD", 10)
     # The meta device keeps no values, but every call that a GPU would get is made.
     resident = ResidentDataset(samples, torch.device("meta"))

@@ -94,13 +94,6 @@ def test_every_image_is_in_one_part_as_the_seed_decides(split: Split) -> None:
     assert (replace(split, seed=1).apply(frame, CLASSES)["split"] != drawn["split"]).any()
 
 
-def test_the_last_part_is_the_one_reported() -> None:
-    assert PAPER.parts == ("train", "val")
-    assert LESION.parts == ("train", "val", "test")
-    frame = LESION.apply(table(10, images=3), CLASSES)
-    assert counts(frame, "val") == counts(frame, "test") == [3] * 7  # one whole lesion
-
-
 @pytest.mark.parametrize("by", ["image", "lesion"])
 @pytest.mark.parametrize("folds", [None, 2, 3])
 def test_every_class_is_in_every_part_or_the_split_is_refused(by: Any, folds: int | None) -> None:
