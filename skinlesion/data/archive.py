@@ -18,7 +18,7 @@ UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 WAYS = """There are four ways to get data:
   make data                               downloads HAM10000 (3 GB) into data/ham10000
-  machine.data=<folder>, or HAM10000_ROOT    uses a copy that you have
+  machine.data=<folder>, HAM10000_ROOT    uses a copy that you have
   data=demo                               draws a small set, without a download
   data=<name>                             your own table and images: docs/own-data.md"""
 

@@ -58,7 +58,7 @@ def read_table(archive: ImageArchive, schema: Schema) -> tuple[pd.DataFrame, lis
     def showing(written: pd.Series) -> pd.Series:
         return image_id + " (" + written.astype(object).fillna("none") + ")"
 
-    def report(rows: pd.Series, what: str, named: pd.Series = image_id) -> None:
+    def fault(rows: pd.Series, what: str, named: pd.Series = image_id) -> None:
         nonlocal bad
         # Of an image that is in one table only, not what follows from it too.
         if (rows & ~partial).any():
@@ -68,20 +68,20 @@ def read_table(archive: ImageArchive, schema: Schema) -> tuple[pd.DataFrame, lis
     if partial.any():
         images = listing(image_id[partial].tolist())
         problems.append(f"images that are not in each of {', '.join(schema.tables)}: {images}")
-    report(
+    fault(
         lesion_id.isna(),
         f"images without {columns.lesion} (data.columns.lesion_missing=own takes each of them for "
         "a lesion of its own)",
     )
     ids = image_id + " of lesion " + lesion_id.fillna("none")
-    report(~ids.map(str.isprintable).astype(bool), "ids that do not print", ids.map(ascii))
-    report(label.isna(), not_a_label, showing(written_label))
+    fault(~ids.map(str.isprintable).astype(bool), "ids that do not print", ids.map(ascii))
+    fault(label.isna(), not_a_label, showing(written_label))
     for name, known in schema.untrained.items():
         written = cells[schema.properties[name].column or name]
         meant, unclear = _meanings(written, name, known)
         if isinstance(known, Number):
             what = f"{name} that is no number from {known.low:g} to {known.high:g}"
-            report(written.isin(unclear), what, showing(written))
+            fault(written.isin(unclear), what, showing(written))
             frame[name] = meant.astype(float)
         else:
             frame[name] = meant.fillna(written.str.lower()).fillna(UNKNOWN)
@@ -93,11 +93,11 @@ def read_table(archive: ImageArchive, schema: Schema) -> tuple[pd.DataFrame, lis
                     *(name, listing([f"{value} ({n:,})" for value, n in counts.items()], 12)),
                 )
     labels = frame.groupby("lesion_id")["dx"].transform("nunique")
-    report(labels > 1, "lesions of two classes", lesion_id)
+    fault(labels > 1, "lesions of two classes", lesion_id)
     on_disk = image_id.map(lambda name: name in archive).astype(bool)
-    report(~on_disk, "images in the table that are not on disk")
+    fault(~on_disk, "images in the table that are not on disk")
     files = image_id.map(archive.ambiguous)
-    report(files.notna(), "images of which there are two files that differ", showing(files))
+    fault(files.notna(), "images of which there are two files that differ", showing(files))
     if len(archive) == 0:
         problems.append(f"there is no JPEG, PNG or WebP in {archive.root} at all.\n{WAYS}")
     return frame[~bad].sort_values("image_id", ignore_index=True), problems
