@@ -102,11 +102,11 @@ class Sheet:
     def light(self) -> Field:
         """Return the light that comes back (side, side, 3), in [0, 1] (Beer and Lambert's law)."""
         skin, white, melanin = (
-            colour * self.rng.normal(1, spread, 3)
+            (colour * self.rng.normal(1, spread, 3)).astype(np.float32)
             for colour, spread in ((SKIN, 0.03), (WHITE, 0.03), (MELANIN, 0.1))
         )
         pigments = np.stack([self.melanin, self.deep, self.blood], axis=-1)
-        light = skin * np.exp(-pigments @ np.stack([melanin, DEEP, BLOOD]))
+        light = skin * np.exp(-pigments @ np.stack([melanin, DEEP, BLOOD], dtype=np.float32))
         light += np.clip(self.white, 0, 1)[..., None] * (white - light)
         cover = self.hair()[..., None] * self.rng.uniform(0.5, 0.9)
         return light + cover * (HAIR * self.rng.uniform(0.6, 2) - light)
@@ -188,8 +188,10 @@ def photograph(
     shade *= 1 - rng.uniform(0, 0.35) * radius**2
     if rng.random() < camera["round"]:
         shade *= smooth((rng.uniform(0.7, 0.88) - radius) / rng.uniform(0.02, 0.12))
-    light = np.asarray(blurred) / 255 * shade[..., None] * (camera["tint"] * rng.normal(1, 0.02, 3))
-    return _image(light + rng.uniform(0.004, 0.015) * rng.standard_normal(light.shape))
+    tint = (camera["tint"] * rng.normal(1, 0.02, 3)).astype(np.float32)
+    light = np.asarray(blurred, np.float32) / 255 * tint * shade[..., None].astype(np.float32)
+    grain = rng.standard_normal(light.shape, dtype=np.float32)
+    return _image(light + rng.uniform(0.004, 0.015) * grain)
 
 
 def smooth(field: Field) -> Field:
