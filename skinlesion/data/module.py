@@ -36,17 +36,13 @@ class EpochSampler(Sampler[Draw]):
         """Choose the epoch that the next iteration draws."""
         self.epoch = epoch
 
-    def order(self) -> np.ndarray:
-        """Return the samples of the epoch in their order."""
-        if not self.shuffle:
-            return self.samples
-        return np.random.default_rng([self.seed, self.epoch]).permutation(self.samples)
-
     def __len__(self) -> int:
         return len(self.samples)
 
     def __iter__(self) -> Iterator[Draw]:
-        return ((self.epoch, int(sample)) for sample in self.order())
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(self.samples) if self.shuffle else self.samples
+        return ((self.epoch, int(sample)) for sample in order)
 
 
 class LesionDataset(Dataset[Batch]):
@@ -113,26 +109,22 @@ class LesionDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the shuffled, augmented training samples."""
-        return self._loader("train", self.batch_size, self.augment, shuffle=True)
+        return self._loader("train")
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation samples, in the table's order."""
-        return self._loader("val", self.evaluation_batch)
+        return self._loader("val")
 
     def predict_dataloader(self) -> list[DataLoader[Batch]]:
         """Return a loader for each held-out part."""
         parts = self.samples.frame["split"].unique()
-        return [self._loader(part, self.evaluation_batch) for part in PARTS[1:] if part in parts]
+        return [self._loader(part) for part in PARTS[1:] if part in parts]
 
-    def _loader(
-        self,
-        part: str,
-        batch_size: int,
-        augment: "Geometric | None" = None,
-        shuffle: bool = False,
-    ) -> DataLoader[Batch]:
+    def _loader(self, part: str) -> DataLoader[Batch]:
+        training = part == "train"
+        batch_size = self.batch_size if training else self.evaluation_batch
+        augment = self.augment if training else None
         chosen = np.flatnonzero(self.samples.frame["split"] == part)
-        sampler = EpochSampler(chosen, shuffle, self.seed)
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         resident = self._wants_residence(device)
         dataset: Dataset[Batch] = LesionDataset(self.samples, augment, self.seed)
@@ -146,12 +138,13 @@ class LesionDataModule(pl.LightningDataModule):
         return DataLoader(
             dataset,
             batch_size=batch_size,
-            sampler=sampler,
+            sampler=EpochSampler(chosen, training, self.seed),
             num_workers=workers,
             collate_fn=default_convert,  # a batch comes whole
             pin_memory=device.type == "cuda" and not resident,
             persistent_workers=workers > 0,
-            drop_last=shuffle and len(sampler) % batch_size == 1,  # batch norm cannot train on one
+            # Batch norm cannot train on a batch of one.
+            drop_last=training and len(chosen) % batch_size == 1,
         )
 
     def _wants_residence(self, device: torch.device) -> bool:
