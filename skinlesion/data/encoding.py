@@ -200,7 +200,7 @@ def matching(text: str, names: Iterable[str]) -> str | None:
 def _number(value: Any) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
 
 
