@@ -35,7 +35,7 @@ demo: setup  ## Set up, and run the main job on drawn images: no download, a few
 	$(BIN)/python train.py experiment=demo
 
 test: setup  ## Set up, and run the tests; some of them: ARGS="tests/models -k cut"
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
 
 test-real: setup  ## Train, predict, export and tabulate real images: ../shared/ham10000-200x150
 	$(BIN)/python -m pytest -m real $(ARGS)

@@ -1,5 +1,6 @@
 """What several folders of tests need."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,9 @@ from typing import Any
 import pytest
 
 from skinlesion.data.demo import write_demo
+
+# Tests run side by side, a thread each; before torch is imported, and for commands that they start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

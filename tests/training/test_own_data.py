@@ -163,11 +163,10 @@ def test_what_does_not_fit_the_table_is_named(mine: Config, override: str, messa
         run(mine(override))
 
 
-def test_what_the_data_is_made_of_is_part_of_a_run_and_names_of_files_are_not(
+def test_what_the_data_is_made_of_is_part_of_a_run_and_its_folder_is_not(
     mine: Config,
 ) -> None:
     first = mine()
-    assert identity(mine("data.tables=[list]")) == identity(first)
     assert identity(mine("machine.data=elsewhere")) == identity(first)
     others = [
         mine("data.classes=[green,Red,'No']"),
