@@ -68,8 +68,7 @@ def learning_curves(history: pd.DataFrame, config: DictConfig, run: str) -> Figu
         accuracy.plot(epoch, history[f"{name}_accuracy"], color=colour, label=label, **look)
     accuracy.legend(loc="lower right", bbox_to_anchor=(1.02, 0.98), ncols=3, handlelength=1.5)
     rate.plot(epoch, history["lr"], color="black", drawstyle="steps-mid", **look)
-    ends = (epoch.min() - 0.5, epoch.max() + 0.5)
-    rate.set(yscale="log", xlim=ends, xlabel="epoch")
+    rate.set(yscale="log", xlabel="epoch", xlim=(epoch.min() - 0.5, epoch.max() + 0.5))
     steps = np.unique(history["lr"].round(12))
     if len(steps) <= STEPS:  # a plateau's few values, and not powers of ten near them
         rate.set_yticks(steps, [f"{step:.3g}" for step in steps])

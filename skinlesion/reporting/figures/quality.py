@@ -57,6 +57,8 @@ def confusion_matrix(part: Measured, about: str) -> Figure:
     labels = [f"{name}\n(n = {part.support(c):,})" for c, name in enumerate(names)]
     panels[0].set_yticks(range(len(names)), labels, fontsize=style.TEXT - 1, linespacing=1.05)
     panels[0].set_ylabel("true")
+    # Squares need to be placed twice.
+    figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
     return figure
 
 
@@ -71,7 +73,7 @@ def _matrix(axes: Axes, values: np.ndarray, norm: Normalize) -> None:
         dark = value > 0 and norm(value) > 0.6
         text.set_color("white" if dark else "black" if value else "#999999")
         text.set_fontsize(style.TEXT if value < 10_000 else style.TEXT - 2)
-        text.set_visible(not np.isnan(value))
+        text.set(visible=not np.isnan(value), in_layout=False)
 
 
 @style.in_style

@@ -70,8 +70,7 @@ def new_figure(
     lines = 4 + above.count("\n") + below.count("\n")
     figure = Figure((width, height + 0.45 + 0.14 * lines), DPI, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.07)  # type: ignore[call-arg,union-attr]
-    # The empty lines are space.
-    left: dict[str, Any] = {"x": 0.1 / width, "ha": "left"}
+    left: dict[str, Any] = {"x": 0.1 / width, "ha": "left"}  # and an empty line of space
     figure.suptitle(title, fontsize=TITLE, **left)
     figure.supxlabel(f"\n{below}", fontsize=SMALL, color=GREY, **left)
     body: Any = figure.subfigures()

@@ -1,92 +1,96 @@
 """Every figure of a run: which files, from what."""
 
 import os
+import re
 import subprocess
 import sys
 
+import matplotlib
 import pytest
+from matplotlib import pyplot
 
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.calibration import fit_temperature
-from skinlesion.reporting.figures import draw_run_figures, outdated
+from skinlesion.reporting.figures import draw_run_figures, outdated, quality
 from skinlesion.reporting.figures import run as drawing
-from skinlesion.reporting.figures.page import Page
-from skinlesion.reporting.figures.source import open_source
-from tests.reporting.figures.conftest import PROBABILITIES, Y, data_config, predictions_of
+from tests.reporting.figures.conftest import PROBABILITIES, Y, data_config, make_run, part_of
 
 KINDS = ("confusion_matrix", "roc", "precision_recall", "reliability", "per_class_f1")
 
 
 @pytest.fixture
-def unsaved(monkeypatch):
-    """Figures are drawn and not written, which takes most of the time."""
-    monkeypatch.setattr(Page, "save", lambda page, path: path)
+def unsaved(monkeypatch) -> None:
+    """Figures are not written, which takes most of the time."""
+    monkeypatch.setattr(drawing, "save", lambda figure, path: path)
 
 
-def test_every_figure_is_a_png_and_a_pdf(make_run, caplog):
-    run = make_run(predictions_of())
-    paths = draw_run_figures(run)
-    names = [*(f"{kind}_val" for kind in KINDS), "learning_curves"]
-    assert paths == [run.figures / f"{name}.png" for name in names]
-    assert {path.name for path in run.figures.iterdir()} == {
-        f"{name}.{kind}" for name in names for kind in ("png", "pdf")
-    }
-    for path in paths:
-        assert path.read_bytes().startswith(b"\x89PNG")
-        assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
-        assert path.with_suffix(".pdf").stat().st_size > 8_000
-    assert len(caplog.records) == 1
-    assert "mistakes and attention are not drawn" in caplog.text
-
-
-def test_figures_are_outdated_until_the_last_is_drawn_and_once_predictions_are_newer(make_run):
-    run = make_run(predictions_of())
+def test_every_figure_is_a_png_and_a_pdf_and_one_that_cannot_be_drawn_is_a_line_of_log(
+    archive, ids, tmp_path, caplog
+) -> None:
+    run = make_run(tmp_path / "run", data_config(archive), part_of(ids=ids))
+    run.checkpoints.mkdir()
+    run.best.write_bytes(b"no checkpoint")
+    settings = dict(matplotlib.rcParams)
     assert outdated(run)
     paths = draw_run_figures(run)
     assert not outdated(run)
+    names = [*(f"{kind}_val" for kind in (*KINDS, "mistakes")), "learning_curves"]
+    assert paths == [run.figures / f"{name}.png" for name in names]
+    files = {f"{name}.{kind}" for name in names for kind in ("png", "pdf")}
+    assert {path.name for path in run.figures.iterdir()} == files
+    for path in paths:
+        assert path.read_bytes().startswith(b"\x89PNG")
+        pdf = path.with_suffix(".pdf").read_bytes()
+        assert pdf.startswith(b"%PDF")
+        assert b"CreationDate" not in pdf  # the same figure is the same file
+        assert set(re.findall(rb"/FontFile\d?", pdf)) == {b"/FontFile2"}  # TrueType
+    (line,) = caplog.messages
+    assert re.fullmatch("attention_val is not drawn: .+", line)
+    assert (dict(matplotlib.rcParams), pyplot.get_fignums()) == (settings, [])
     newer = paths[-1].stat().st_mtime + 1
     os.utime(run.predictions, (newer, newer))
     assert outdated(run)
 
 
-def test_each_part_has_its_own_and_a_gallery_where_the_images_are(make_run, archive, unsaved):
-    ids = open_source(data_config(), archive).table.index[:6].to_numpy()
-    parts = [predictions_of(split=part, ids=ids) for part in ("val", "test")]
-    paths = draw_run_figures(make_run(*parts, config=data_config(root=str(archive))))
-    kinds = (*KINDS, "mistakes")
-    names = [*(f"{kind}_{part}" for part in ("val", "test") for kind in kinds), "learning_curves"]
+@pytest.mark.usefixtures("unsaved")
+def test_images_that_are_not_at_hand_are_one_line_of_log(archive, ids, tmp_path, caplog) -> None:
+    collected = make_run(tmp_path / "a", data_config(None), part_of(ids=ids))
+    assert len(draw_run_figures(collected)) == 6
+    assert len(draw_run_figures(collected, tmp_path / "elsewhere")) == 6
+    assert len(draw_run_figures(collected, archive)) == 7
+    assert len(draw_run_figures(make_run(tmp_path / "b", data_config(archive), part_of()))) == 6
+    collected_, elsewhere, other = caplog.messages
+    assert "(it was collected). With the folder of its images: skinlesion figures" in collected_
+    assert "elsewhere: no such folder. With the folder of its images" in elsewhere
+    assert other.startswith(f"mistakes_val is not drawn: {archive}: image")
+
+
+@pytest.mark.usefixtures("unsaved")
+def test_each_part_has_its_own_and_the_temperature_is_fitted_on_validation(
+    tmp_path, monkeypatch
+) -> None:
+    seen = {}
+    monkeypatch.setattr(quality, "reliability", lambda part, *rest: seen.update({part.name: rest}))
+    wrong = part_of(y=[1, 2, 0, 0, 1, 1], split="test")
+    paths = draw_run_figures(make_run(tmp_path / "a", data_config(None), part_of(), wrong))
+    names = [*(f"{kind}_{part}" for part in ("val", "test") for kind in KINDS), "learning_curves"]
     assert [path.stem for path in paths] == names
+    run, part = "mobilenet_v2, seed 3, split by lesion", "test part, which selected nothing"
+    fitted, on = fit_temperature(Y, PROBABILITIES), "the 6 images of the validation part"
+    assert seen["test"] == (f"{run} · {part}: 6 images of 3 lesions", fitted, on)
+    assert seen["val"][1:] == (fitted, f"{on}, these very images")
+    draw_run_figures(make_run(tmp_path / "b", data_config(None), wrong))
+    assert seen["test"][1:] == (None, "")
 
 
-def test_the_temperature_is_fitted_on_the_validation_part_alone(make_run, monkeypatch, unsaved):
-    drawn = {}
-
-    def spy(part, temperature, fitted_on):
-        drawn[part.name] = (temperature, fitted_on)
-
-    monkeypatch.setattr(drawing, "reliability", spy)
-    wrong = predictions_of(y=[1, 2, 0, 0, 1, 1], split="test")
-    draw_run_figures(make_run(predictions_of(split="val"), wrong))
-    assert drawn["val"][0] == drawn["test"][0] == fit_temperature(Y, PROBABILITIES)
-    assert drawn["val"][1] == "the 6 images of the validation part, these very images"
-    assert drawn["test"][1] == "the 6 images of the validation part"
-
-
-def test_without_a_validation_part_nothing_is_fitted(make_run, monkeypatch, unsaved):
-    drawn = []
-    monkeypatch.setattr(drawing, "reliability", lambda part, *rest: drawn.append(rest))
-    draw_run_figures(make_run(predictions_of(split="test")))
-    assert drawn == [(None, "")]
-
-
-def test_a_missing_history_is_named(make_run):
-    run = make_run(predictions_of())
-    run.history.unlink()
-    with pytest.raises(SkinlesionError, match=r"history\.csv cannot be read as a history"):
+def test_predictions_that_cannot_be_read_are_named(tmp_path) -> None:
+    run = make_run(tmp_path / "a", data_config(None), part_of())
+    run.predictions.unlink()
+    with pytest.raises(SkinlesionError, match=r"predictions\.csv cannot be read"):
         draw_run_figures(run)
     assert not run.figures.exists()
 
 
-def test_importing_the_package_does_not_import_torch():
-    code = "import sys\nimport skinlesion.reporting.figures\nsys.exit('torch' in sys.modules)"
+def test_figures_need_no_torch() -> None:
+    code = "import sys, skinlesion.reporting.figures\nsys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
