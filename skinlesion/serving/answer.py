@@ -73,25 +73,13 @@ def answer(
     metadata: Mapping[str, Any],
     explained: Explanation | str,
 ) -> str:
-    """Return all that a model says about one image.
-
-    Args:
-        model: the model.
-        prediction: what it said.
-        metadata: by property, None or empty where unknown.
-        explained: where it looks, or why that cannot be shown.
-    """
+    """Return what a model says about an image, and where it looks, or why that is not shown."""
     pictures = {} if isinstance(explained, str) else _pictures(explained)
     return PIECES.answer(model, prediction, metadata, pictures, explained)
 
 
 def about(model: LesionModel, path: Path) -> str:
-    """Return what the model is.
-
-    Args:
-        model: the model.
-        path: what it was loaded from; a run also says how well it did.
-    """
+    """Return what a model is, and how well it did where it was loaded from a run."""
     directory, config, part = run_directory(path), None, None
     if directory.predictions.is_file():
         config = OmegaConf.to_container(directory.config)

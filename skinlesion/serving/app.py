@@ -15,6 +15,7 @@ import sys
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from skinlesion.errors import SkinlesionError
@@ -31,7 +32,7 @@ examples:
 It needs Gradio: pip install 'skinlesion[app]'. Images stay on this machine; an uploaded file is
 deleted as soon as it is read. Ctrl-C stops it. It is research software and no medical device."""
 LOCAL = "127.0.0.1"
-FONT = ("system-ui", "sans-serif")
+FONT = ("system-ui", "sans-serif")  # of the reader's machine: none is fetched
 SESSIONS = 100  # pages whose image is in memory
 
 
@@ -66,20 +67,11 @@ def run(options: argparse.Namespace) -> None:
 
 
 def serve(model: "LesionModel", path: Path, host: str, port: int, show: bool) -> None:
-    """Show a model in the browser until Ctrl-C.
-
-    Args:
-        model: what is shown.
-        path: what it was loaded from.
-        host: address to listen on.
-        port: 0 takes a free one.
-        show: open the browser.
+    """Show a model that was loaded from a path until Ctrl-C; `show` opens the browser.
 
     Raises:
         SkinlesionError: if Gradio is not installed, or the port cannot be had.
     """
-    from skinlesion.serving.uploads import private_folder
-
     family, name = (socket.AF_INET6, f"[{host}]") if ":" in host else (socket.AF_INET, host)
     try:
         listener = socket.create_server((host, port), family=family)
@@ -87,8 +79,8 @@ def serve(model: "LesionModel", path: Path, host: str, port: int, show: bool) ->
         raise SkinlesionError(
             f"{host}, port {port} cannot be had ({error}): choose another with --port, 0 for any."
         ) from None
-    with listener, private_folder() as folder:
-        application = build_application(model, path, folder, host)
+    with listener, TemporaryDirectory(prefix="skinlesion-") as folder:  # nobody else may enter it
+        application = build_application(model, path, Path(folder), host)
         import uvicorn
 
         config = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=1)
@@ -102,13 +94,9 @@ def serve(model: "LesionModel", path: Path, host: str, port: int, show: bool) ->
 
 
 def build_application(model: "LesionModel", path: Path, uploads: Path, host: str) -> Any:
-    """Return the application to serve.
+    """Return the application to serve, whose uploads go through a private folder.
 
-    Args:
-        model: what is shown.
-        path: what it was loaded from.
-        uploads: a private folder.
-        host: address that it is asked for by; of this machine only, other names are refused.
+    Where its host is of this machine only, requests by other names are refused.
 
     Raises:
         SkinlesionError: if Gradio is not installed.
@@ -137,22 +125,18 @@ def build_application(model: "LesionModel", path: Path, uploads: Path, host: str
     if host in (LOCAL, "localhost"):
         # Or a site could give its own name this address, and read what is here.
         application.add_middleware(TrustedHostMiddleware, allowed_hosts=[LOCAL, "localhost"])
+    off = ("run_history", "show_error", "enable_monitoring", "ssr_mode", "pwa", "mcp_server")
+    theme = gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=FONT, font_mono=FONT)
     gr.mount_gradio_app(
         application,
         page,
         "",
         footer_links=[],
-        run_history=False,
-        show_error=False,
         app_kwargs={"openapi_url": None},
         max_file_size=LARGEST,
-        enable_monitoring=False,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        # Fonts of the reader's machine: none is fetched.
-        theme=gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=FONT, font_mono=FONT),
+        theme=theme,
         css_paths=STYLE,
+        **dict.fromkeys(off, False),
     )
     # Only then does Gradio ask of a file that a visitor names, in whatever field, whether it was
     # uploaded; and a page that is mounted never launches.

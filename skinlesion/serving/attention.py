@@ -68,7 +68,7 @@ def explain(
 
     Args:
         model: from `load_run`.
-        image: see `LesionModel.predict`.
+        image: see `read_image`.
         metadata: by property; what is not given counts as unknown.
         target: the class to explain; None for the predicted one.
 

@@ -39,7 +39,7 @@ class Prediction:
     """What a model says about one image.
 
     Attributes:
-        probabilities: class → probability after temperature scaling; they sum to 1.
+        probabilities: class → probability after temperature scaling.
         raw: class → the network's own probability.
         missing: properties of the metadata that were not given.
     """
@@ -100,8 +100,7 @@ class LesionModel:
         """Return the probabilities for one image.
 
         Args:
-            image: a path, the bytes of a JPEG, PNG or WebP file, a Pillow image, or an array
-                (H, W, 3) uint8, RGB.
+            image: see `read_image`.
             metadata: such as `age=45, sex="male", localization="back"`; what is not given, or None,
                 counts as unknown.
 
@@ -134,16 +133,11 @@ class LesionModel:
 
     @torch.inference_mode()
     def probabilities(self, images: Pixels, metadata: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return the network's own probabilities (B, C).
-
-        Args:
-            images: (B, S, S, 3) uint8, RGB.
-            metadata: (B, M), encoded.
-        """
+        """Return raw probabilities (B, C) for images (B, S, S, 3) and encoded metadata (B, M)."""
         logits = self.network(self.as_batch(images), torch.from_numpy(metadata).to(self.device))
         found = logits.float().softmax(dim=1)
         if not found.isfinite().all():
-            raise SkinlesionError("the network's answer is not finite: it cannot be used.")
+            raise SkinlesionError("the network's answer is not finite.")
         return found.cpu().numpy().astype(np.float64)
 
     def as_batch(self, images: Pixels) -> Tensor:

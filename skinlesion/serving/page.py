@@ -36,12 +36,9 @@ _html = partial(gr.HTML, apply_default_css=False)  # in the style of page.css al
 
 
 def build_page(model: LesionModel, path: Path, uploads: Path) -> gr.Blocks:
-    """Return the page.
+    """Return the page of a model that was loaded from a path.
 
-    Args:
-        model: what is shown.
-        path: what it was loaded from.
-        uploads: the private folder that Gradio writes uploads into.
+    `uploads` is the private folder that Gradio writes uploads into.
     """
     names = model.properties
     drawn = draw_samples(model)

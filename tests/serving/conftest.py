@@ -1,7 +1,9 @@
 """A finished run of the tiny archive, its model and one of its images, all made once."""
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -73,3 +75,9 @@ def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = shutil.copytree(trained, tmp_path_factory.mktemp("export") / "run" / "key" / "seed0")
     main(["export", str(run), "--repeats", "3"])
     return run / "export"
+
+
+@pytest.fixture(scope="session")
+def record(exported: Path) -> dict[str, Any]:
+    """What its `export.json` holds."""
+    return json.loads((exported / "export.json").read_text())

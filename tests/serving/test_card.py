@@ -1,6 +1,5 @@
 """The model card: the run's numbers, what the hub reads, and texts of a run that stay text."""
 
-import json
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,6 @@ from skinlesion.runs.directory import RunDirectory
 from skinlesion.runs.predictions import read_predictions
 from skinlesion.serving.export.card import model_card
 from skinlesion.serving.model import LesionModel
-
-
-@pytest.fixture(scope="module")
-def record(exported: Path) -> dict[str, Any]:
-    return json.loads((exported / "export.json").read_text())
 
 
 @pytest.fixture(scope="module")

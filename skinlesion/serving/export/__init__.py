@@ -30,7 +30,7 @@ USUAL = "safetensors,onnx,int8"
 
 
 def choose(text: str) -> tuple[str, ...]:
-    """Return the formats of a list with commas, in the order of FORMATS.
+    """Return the formats of a list with commas, in the order of FORMATS; int8 is made of onnx.
 
     Raises:
         SkinlesionError: if there is no such format, or a package that one needs is not installed.
@@ -41,6 +41,8 @@ def choose(text: str) -> tuple[str, ...]:
         raise SkinlesionError(
             f"--formats: there is no {', '.join(unknown)}, expected some of {', '.join(FORMATS)}."
         )
+    if "int8" in names:
+        names.add("onnx")
     for name in names:
         known = FORMATS[name]
         if missing := [package for package in known.packages if find_spec(package) is None]:

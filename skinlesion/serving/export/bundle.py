@@ -35,35 +35,31 @@ OURS = {RECORD, CARD, *(known.file for known in FORMATS.values())}
 
 
 def export_run(
-    path: Path,
+    run: Path,
     out: Path | None,
     formats: Sequence[str],
     data: Path | None,
     repeats: int,
     tell: Callable[[str], object],
 ) -> tuple[Path, dict[str, Any]]:
-    """Export a run; its folder then holds these formats, the card and the record.
+    """Export a run; return its folder, which then holds the formats, the card and the record.
 
     Args:
-        path: the run directory.
+        run: its directory.
         out: folder to make the run's folder in; None for `export/` in the run directory.
         formats: of FORMATS.
         data: where the run's images are; None for where it had them.
         repeats: how often each file is timed; 0 for not at all.
         tell: is told what is done, and what cannot be.
 
-    Returns:
-        The folder, and what `export.json` in it holds.
-
     Raises:
-        SkinlesionError: if the run cannot be loaded, its images are not in `data`, or an exported
-            file does not compute what the network does. What was there before is then left as it
-            was.
+        SkinlesionError: if the run cannot be loaded, its images are not in `data`, or a file does
+            not compute what the network does. What was there before is then left as it was.
     """
-    if path.is_file():
-        raise SkinlesionError(f"{path} is a file: expected a run directory, which says more.")
-    model, directory = load_run(path), RunDirectory(path)
-    key, seed = path.resolve().parts[-2:]
+    if run.is_file():
+        raise SkinlesionError(f"{run} is a file: expected a run directory, which says more.")
+    model, directory = load_run(run), RunDirectory(run)
+    key, seed = run.resolve().parts[-2:]
     name = f"{model.description['network']['backbone']['name']}-{key}-{seed}"
     part = Measured.reported(read_predictions(directory.predictions))
     images = images_at_hand(directory, model, part, data)
@@ -77,16 +73,28 @@ def export_run(
         say(f"no {FORMATS['int8'].file}, which is calibrated on training images.")
         formats = [kind for kind in formats if kind != "int8"]
     record = {"run": name} | _record(directory, model, part, images)
-    measured = part if record["trained"] else None
-    folder = path / "export" if out is None else out / name
+    folder = run / "export" if out is None else out / name
     with _replacing_folder(folder) as beside:
-        files = record["files"] = _write_files(model, measured, images, formats, beside, say)
+        measured = {"safetensors": part} if record["trained"] else {}
+        for kind in formats:
+            path = beside / FORMATS[kind].file
+            say(f"exporting {path.name}")
+            about = record["files"][kind] = _write_file(kind, path, model, images)
+            file = open_file(kind, beside, model)
+            if kind != "int8":
+                about["parity"] = parity(path.name, torch_runtime(model), file, images.held_out)
+            if kind in ("onnx", "int8") and record["trained"] and not images.missing:
+                measured[kind] = answers(file, images.held_out, part, f"measuring {path.name}")
+            about["quality"] = quality(measured[kind]) if kind in measured else None
+            if kind == "int8" and kind in measured:
+                about["against_float32"] = _cost(measured["onnx"], measured["int8"])
+            about["mb"] = path.stat().st_size / 1e6
         if repeats:
             one = images.held_out.batch(0, 1)
-            runs = {kind: open_file(kind, beside, model, threads=1) for kind in files}
-            calls = {kind: partial(run, *one) for kind, run in runs.items()}
+            files = {kind: open_file(kind, beside, model, threads=1) for kind in formats}
+            calls = {kind: partial(file, *one) for kind, file in files.items()}
             for kind, found in latencies(calls, repeats).items():
-                files[kind]["latency_ms"] = found
+                record["files"][kind]["latency_ms"] = found
         card = model_card(directory, model, part, record)
         (beside / CARD).write_text(card, encoding="utf-8")
         (beside / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -94,14 +102,7 @@ def export_run(
 
 
 def open_file(kind: str, folder: Path, model: LesionModel, threads: int | None = None) -> Runtime:
-    """Return an exported file as it runs.
-
-    Args:
-        kind: one of FORMATS.
-        folder: where the file is.
-        model: the model that was exported.
-        threads: how many to use; None for the runtime's own choice.
-    """
+    """Return an exported file of a model as it runs; None is the runtime's own choice."""
     path = folder / FORMATS[kind].file
     if kind == "safetensors":
         return torch_runtime(load_run(path))
@@ -112,42 +113,6 @@ def open_file(kind: str, folder: Path, model: LesionModel, threads: int | None =
     from skinlesion.serving.export.onnx import onnx_runtime
 
     return onnx_runtime(path, threads)
-
-
-def _write_files(
-    model: LesionModel,
-    part: Measured | None,
-    images: AtHand,
-    formats: Sequence[str],
-    folder: Path,
-    say: Callable[[str], object],
-) -> dict[str, dict[str, Any]]:
-    """Write the files, test them, and return what was found, by format.
-
-    `part` is None for a run whose quality is not worth measuring.
-    """
-    files: dict[str, dict[str, Any]] = {}
-    found = {"safetensors": part}
-    for kind, known in FORMATS.items():
-        if kind not in formats and not (kind == "onnx" and "int8" in formats):  # made of it
-            continue
-        path = folder / known.file
-        say(f"exporting {path.name}")
-        about = files[kind] = _write_file(kind, path, model, images)
-        run = open_file(kind, folder, model)
-        if kind != "int8":
-            about["parity"] = parity(path.name, torch_runtime(model), run, images.held_out)
-        if kind in ("onnx", "int8") and part is not None and not images.missing:
-            found[kind] = answers(run, images.held_out, part, f"measuring {path.name}")
-        measured = found.get(kind)
-        about["quality"] = quality(measured) if measured else None
-        if kind == "int8" and measured and (exact := found["onnx"]):
-            about["against_float32"] = _cost(exact, measured)
-        about["mb"] = path.stat().st_size / 1e6
-    for kind in set(files) - set(formats):
-        (folder / FORMATS[kind].file).unlink()
-        del files[kind]
-    return files
 
 
 def _write_file(kind: str, path: Path, model: LesionModel, images: AtHand) -> dict[str, Any]:

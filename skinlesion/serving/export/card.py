@@ -27,14 +27,7 @@ HUB = {"accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "macro.
 def model_card(
     directory: RunDirectory, model: LesionModel, part: Measured, record: Mapping[str, Any]
 ) -> str:
-    """Return the text of a model card.
-
-    Args:
-        directory: the run.
-        model: its model.
-        part: its reported part.
-        record: what `export.json` holds.
-    """
+    """Return the card of a run's model; the record is what `export.json` holds."""
     text = markdown(
         "card.md",
         card_data=_card_data(part, record).to_yaml(),

@@ -58,14 +58,9 @@ class AtHand(NamedTuple):
 def images_at_hand(
     directory: RunDirectory, model: LesionModel, part: Measured, data: Path | None
 ) -> AtHand:
-    """Return the images of a run.
+    """Return the images of a run, and of its reported part.
 
-    Args:
-        directory: the run.
-        model: its model.
-        part: the reported part.
-        data: where the images are; None for where the run had them, and for noise if they are not
-            there any more.
+    They are in the folder `data`, or where the run had them; if they are not there any more, noise.
 
     Raises:
         SkinlesionError: if `data` is given and the run's images are not there.

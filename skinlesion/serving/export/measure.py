@@ -73,13 +73,7 @@ def torch_runtime(model: LesionModel) -> Runtime:
 
 
 def parity(name: str, expected: Runtime, found: Runtime, images: Images) -> dict[str, Any]:
-    """Return the largest differences between two runtimes: `probability` and `logit`.
-
-    Args:
-        name: of what is checked, for the error.
-        expected: the model under torch.
-        found: the exported model.
-        images: the first of which are tried, in batches of BATCHES.
+    """Return the largest differences between two runtimes, on the first images.
 
     Raises:
         SkinlesionError: if a probability differs by more than `TOLERANCE`, or a logit by more than
@@ -105,14 +99,7 @@ def parity(name: str, expected: Runtime, found: Runtime, images: Images) -> dict
 
 
 def answers(run: Runtime, images: Images, part: Measured, title: str) -> Measured:
-    """Return the reported part as an exported file answers it.
-
-    Args:
-        run: the file.
-        images: of the part.
-        part: as the run answered it.
-        title: of the progress bar.
-    """
+    """Return a part as an exported file answers its images."""
     starts = tqdm(range(0, len(images), BATCH), title, unit="batch", disable=None)
     found = [run(*images.batch(start, start + BATCH)).probabilities for start in starts]
     probabilities = np.concatenate(found).astype(np.float64)

@@ -64,12 +64,7 @@ def write_onnx(model: LesionModel, path: Path) -> None:
 
 
 def onnx_runtime(path: Path, threads: int | None = None) -> Runtime:
-    """Return an ONNX file as ONNX Runtime runs it on the CPU.
-
-    Args:
-        path: of the file.
-        threads: how many to use; None for one a core.
-    """
+    """Return an ONNX file as ONNX Runtime runs it on the CPU; None is a thread a core."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
@@ -84,15 +79,9 @@ def onnx_runtime(path: Path, threads: int | None = None) -> Runtime:
 
 
 def quantize(source: Path, path: Path, images: Images) -> dict[str, Any]:
-    """Write an ONNX file of `write_onnx` with its convolutions in eight bits.
+    """Write a file of `write_onnx` in eight bits, and return what was done, for the record.
 
-    Args:
-        source: the float32 file.
-        path: where to write.
-        images: of the training part, to calibrate with.
-
-    Returns:
-        What was done, for the record.
+    The images are of the training part, to calibrate with.
     """
     prepared = path.with_suffix(".prepared.onnx")
     with _quiet():

@@ -35,10 +35,7 @@ def write_pte(model: LesionModel, path: Path) -> None:
 def pte_runtime(path: Path, metadata_branch: bool, threads: int | None = None) -> Runtime:
     """Return a `.pte` file as ExecuTorch's Python runtime runs it, image by image.
 
-    Args:
-        path: of the file.
-        metadata_branch: whether it takes metadata.
-        threads: how many the whole runtime uses from now on; None for its own choice.
+    The threads are those of the whole runtime from now on; None for its own choice.
     """
     from executorch.extension.pybindings import portable_lib
     from executorch.runtime import Runtime as ExecuTorch
