@@ -35,21 +35,6 @@ def test_the_maps_are_those_that_the_network_multiplies_by(
     np.testing.assert_allclose(attended, expected, atol=1e-6)
 
 
-def test_attention_that_looks_everywhere_alike_is_one_everywhere(
-    changed: LesionModel, photo: Path
-) -> None:
-    torch.nn.init.zeros_(changed.network.attention.conv.weight)
-    np.testing.assert_allclose(explain(changed, photo).attention, 1, atol=1e-6)
-
-
-def test_the_released_attention_has_maps_too(changed: LesionModel, photo: Path) -> None:
-    channels = changed.network.attention.conv.in_channels
-    changed.network.attention = ReleasedSoftAttention(channels)
-    found = explain(changed, photo)
-    assert found.maps is not None
-    assert found.maps.shape[0] == 16
-
-
 def test_grad_cam_is_the_features_weighted_by_their_mean_gradient(
     changed: LesionModel, photo: Path
 ) -> None:
@@ -66,14 +51,21 @@ def test_grad_cam_is_the_features_weighted_by_their_mean_gradient(
     assert found.target == "mel"
 
 
-def test_a_network_without_attention_has_grad_cam_alone(changed: LesionModel, photo: Path) -> None:
+def test_every_kind_of_attention_is_explained_and_none_leaves_grad_cam(
+    changed: LesionModel, photo: Path
+) -> None:
+    torch.nn.init.zeros_(changed.network.attention.conv.weight)
+    np.testing.assert_allclose(explain(changed, photo).attention, 1, atol=1e-6)
+    channels = changed.network.attention.conv.in_channels
+    changed.network.attention = ReleasedSoftAttention(channels)
+    assert explain(changed, photo).maps.shape[0] == 16
     network = changed.description["network"] | {"attention": {"name": "none"}}
     changed.network = build_classifier(**network).eval()
-    found = explain(changed, photo)
-    assert found.maps is None
-    assert found.attention is None
-    assert found.cam.ndim == 2
-    assert found.target == found.prediction.label
+    without = explain(changed, photo)
+    assert without.maps is without.attention is None
+    assert without.cam.ndim == 2
+    with pytest.raises(SkinlesionError, match=r"no class melanoma: expected akiec.*vasc"):
+        explain(changed, photo, target="melanoma")
 
 
 def test_an_overlay_is_brighter_where_the_values_are_higher() -> None:
@@ -97,10 +89,3 @@ def test_each_image_gives_a_figure_and_a_broken_one_a_line(
     printed, complained = capsys.readouterr()
     assert printed.splitlines() == [str(out / names[1])]
     assert f"error: {broken}: " in complained
-
-
-def test_a_class_that_is_none_is_answered_with_those_there_are(
-    model: LesionModel, photo: Path
-) -> None:
-    with pytest.raises(SkinlesionError, match=r"no class melanoma: expected akiec.*vasc"):
-        explain(model, photo, target="melanoma")
