@@ -137,7 +137,7 @@ def test_a_table_is_trained_once_and_then_only_written(folder: Path) -> None:
     tables = folder / "table" / "tables"
     assert "0.8614" in (tables / "table10.csv").read_text()
     markdown = (tables / "table10.md").read_text()
-    assert "| MobileNetV3Large[:240] | published | 0.86" in markdown
+    assert r"| MobileNetV3Large\[:240\] | published | 0.86" in markdown
     assert "not run" not in markdown
 
 
