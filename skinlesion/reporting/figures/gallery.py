@@ -44,7 +44,7 @@ def mistakes(part: Measured, about: str, images: RunImages) -> Figure:
     """
     ids = part.predictions.frame["image_id"].to_numpy(dtype=str)
     rows = [surest(part, c, correct=False) for c in range(len(part.classes))]
-    texts = [[(told(part, i), caption(images, ids[i])) for i in row[:SHOWN]] for row in rows]
+    texts = [[(predicted(part, i), caption(images, ids[i])) for i in row[:SHOWN]] for row in rows]
     lines = [max((f"{a}{b}".count("\n") + 2 for a, b in row), default=0) for row in texts]
     names = ["the predicted class and its probability", *images.properties, "the image's name"]
     figure, body = new_figure(
@@ -79,8 +79,8 @@ def surest(part: Measured, c: int, correct: bool) -> list[int]:
     return [int(row) for row in rows[np.argsort(-confidence[rows], kind="stable")]]
 
 
-def told(part: Measured, row: int) -> str:
-    """Return the predicted class of a row and its probability; what is not sure is not 1."""
+def predicted(part: Measured, row: int) -> str:
+    """Return the predicted class of a row and its probability; what is not quite sure is not 1."""
     confidence = part.probabilities[row].max()
     share = ">0.99" if confidence >= 0.995 else f"{confidence:.2f}"
     return textwrap.fill(f"{part.classes[part.probabilities[row].argmax()]} ({share})", LETTERS - 3)
@@ -115,7 +115,7 @@ def class_panel(part: Measured, about: str, explain: Callable[[str], "Explanatio
         HOW + ("" if some.maps is not None else " This network has no soft attention."),
     )
     axes = body.subplots()
-    for lefts, head in zip(LEFTS, ("surest right", "surest wrong"), strict=True):
+    for lefts, head in zip(LEFTS, ("surest correct", "surest wrong"), strict=True):
         for x, text in zip(lefts, (head, "attention", "Grad-CAM"), strict=True):
             axes.text(x, 1.22, text)
     for r, both in enumerate(found):

@@ -41,7 +41,7 @@ def test_each_mistake_has_what_was_predicted_its_metadata_and_its_name(images) -
 
 
 def test_words_at_a_picture_say_what_is_unknown_and_round_nothing_to_sure(images) -> None:
-    assert gallery.told(part_of([0], [[0.0004, 0.9996, 0]]), 0) == "bcc (>0.99)"
+    assert gallery.predicted(part_of([0], [[0.0004, 0.9996, 0]]), 0) == "bcc (>0.99)"
     values = {"age": [55.0, np.nan], "sex": ["male", "unknown"], "site": ["upper extremity", "ear"]}
     changed = RunImages(images.archive, pd.DataFrame(values, index=["a", "b"]), tuple(values))
     assert gallery.caption(changed, "a") == "55 · male · upper\nextremity\na"
