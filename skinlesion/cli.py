@@ -37,8 +37,8 @@ COMMANDS = {
     "status": ("say how far a sweep is", "sweeps.status:command"),
     "collect": ("copy finished runs without weights", "reporting.commands:collect"),
     "data": ("fetch HAM10000, draw the demo, describe data of your own", "data.commands:command"),
-    "ledger": ("count every parameter against Keras'", "fidelity.ledger:command"),
-    "parity": ("compare with Keras at every cut", "fidelity.parity:command"),
+    "ledger": ("count every parameter against Keras'", "fidelity.command:ledger"),
+    "parity": ("compare with Keras at every cut", "fidelity.command:parity"),
 }
 
 

@@ -78,7 +78,7 @@ def test_a_missing_archive_is_one_message() -> None:
 
 
 def test_what_cannot_work_is_one_line() -> None:
-    done = train("weights=none", "+optimizer.eps=0")
+    done = train("weights=none", "optimizer.eps=0")
     assert done.returncode == 1
     (line,) = message(done).splitlines()
     assert line.startswith("error: optimizer: ")

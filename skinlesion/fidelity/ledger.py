@@ -4,10 +4,9 @@ Networks are built on the meta device, which counts without computing anything. 
 keras_backbones.json, a pin for each cut of the backbones that the authors trained.
 """
 
-import argparse
 from typing import TYPE_CHECKING, Any
 
-from skinlesion.cli import CONF, Run
+from skinlesion.cli import CONF
 from skinlesion.errors import SkinlesionError, validated
 from skinlesion.fidelity.cases import PINS, pins
 
@@ -116,41 +115,3 @@ def _causes_in_the_trunk(backbone: "Backbone") -> dict[str, int]:
         case "batch_norm_scales":
             causes["scales"] = sum(m.weight.numel() for m in norms)
     return causes
-
-
-def command(parser: argparse.ArgumentParser) -> Run:
-    """`skinlesion ledger`: print it; an error where something is unexplained."""
-    parser.epilog = "What Keras has was counted once; skinlesion parity compares what it computes."
-    return lambda _: _print_ledger()
-
-
-def _print_ledger() -> None:
-    from tqdm import tqdm
-
-    every = backbones()
-    trained = [fields for name, fields in every.items() if name in pins()]
-    cuts = [every[TABLE_9] | {"cut": pin["cut"]} for pin in pins()[TABLE_9]["cuts"]]
-    networks_agree = _print_table(
-        "The nine backbones that the authors trained, each with soft attention, metadata and head",
-        [count(fields) for fields in tqdm(trained, leave=False, disable=None)],
-        without=["Table 9"],
-    )
-    cuts_agree = _print_table(
-        "The cuts of Table 9, the backbone alone",
-        [count(fields, attention=None) for fields in tqdm(cuts, leave=False, disable=None)],
-        without=["backbone", "biases", "scales", "gamma", "age"],
-    )
-    print("\n" + "\n".join(f"{cause:<12}{meaning}" for cause, meaning in CAUSES.items()))
-    if not (networks_agree and cuts_agree):
-        raise SkinlesionError("a shape or a parameter is not Keras'.")
-    print("\nNo parameter is unexplained.")
-
-
-def _print_table(title: str, lines: list[dict[str, Any]], without: list[str]) -> bool:
-    import pandas as pd
-
-    table = pd.DataFrame(lines)
-    shown = table.drop(columns=[*without, "agrees"])
-    written = shown.map(lambda value: value if isinstance(value, str) else f"{value:,}")
-    print(f"\n{title}\n\n{written.to_string(index=False)}", flush=True)
-    return bool(table["agrees"].all())

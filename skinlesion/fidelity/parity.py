@@ -3,7 +3,6 @@
 The weights take the way of any weights file: written as safetensors, loaded by the backbone.
 """
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skinlesion.cli import Run
 from skinlesion.errors import SkinlesionError, listing, validated
-from skinlesion.fidelity.cases import TOLERANCE, Reference, cuts, numbers, picture
+from skinlesion.fidelity.cases import Reference, cuts, numbers, picture
 from skinlesion.fidelity.keras_weights import write_weights
 from skinlesion.fidelity.ledger import backbones
 
@@ -66,25 +64,3 @@ def compare(reference: Reference) -> Iterator[tuple[tuple[str, ...], float]]:
                 ours = output(build(replace(spec, cut=cut), weights))
                 shape = " x ".join(map(str, layer.shape))
                 yield (backbone, layer.name, str(key), cut, shape), layer.error(ours)
-
-
-def command(parser: argparse.ArgumentParser) -> Run:
-    """`skinlesion parity FILE`: print every cut; an error where one is too far off."""
-    parser.add_argument(
-        "file", type=Path, help="what Keras computed: `make keras-parity` writes it"
-    )
-    return lambda options: _print_parity(options.file)
-
-
-def _print_parity(file: Path) -> None:
-    reference = Reference.read(file)
-    print(", ".join(f"{name} {version}" for name, version in reference.about.items()))
-    line = "{:20}{:38}{:>6}  {:34}{:14}{:>15}".format
-    print(line("backbone", "Keras layer", "index", "our cut", "shape", "relative error"))
-    worst = 0.0
-    for row, error in compare(reference):
-        print(line(*row, f"{error:.1e}"), flush=True)
-        worst = max(worst, error)
-    if worst > TOLERANCE:
-        raise SkinlesionError(f"the largest relative error is above {TOLERANCE:.0e}.")
-    print(f"every relative error is at most {TOLERANCE:.0e}")

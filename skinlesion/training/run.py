@@ -75,10 +75,10 @@ def run(config: DictConfig) -> RunDirectory:
 def _finished(job: Job, key: str, data: CheckedArchive, weights: str) -> RunDirectory | None:
     """Return the finished run of this identity, data and weights, without building anything."""
     pattern = f"{job.backbone['name']}/*/seed{job.seed}"
-    digest = data.digest(job.machine.cache, job.backbone["input_size"])
     for directory in find_runs(job.machine.runs, pattern)[0].get(key, []):
         if directory.done.exists():
             made = directory.read_json("provenance.json")
+            digest = data.digest(job.machine.cache, job.backbone["input_size"])
             if (made["data"], made["weights"]) == (digest, weights):
                 return directory
     return None

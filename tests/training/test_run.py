@@ -214,7 +214,7 @@ def test_two_processes_do_not_write_into_one_run(config: Config, finished: RunDi
         ("attention.maps=0", "the network cannot be built"),
         ("pooling=min", "pooling=min: expected one of max, average"),
         ("preprocess=weights", "preprocess=weights .* weights=none has none"),
-        ("data.limit=x", "data.limit=x: expected a positive number of images"),
+        ("data.limit=x", "data.limit=x: expected a"),
         ("loss.divide_by=sum", "divide_by=sum: expected one of batch, weights"),
         ("+optimizer.betas=[0.9,1]", "optimizer: Invalid beta parameter"),
         ("+optimizer.epsilon=1", "optimizer: .*unexpected keyword argument 'epsilon'"),
