@@ -8,11 +8,12 @@ import pytest
 
 from skinlesion.reporting.layout import MINUS, latex, lay_out, long_csv, markdown
 from skinlesion.reporting.published import Cell
-from skinlesion.reporting.render import escape_latex, escape_markdown, render
+from skinlesion.reporting.render import render
 from skinlesion.reporting.results import Ours
 from skinlesion.reporting.tables import Entry, Table
 from skinlesion.runs.directory import identity
 from skinlesion.runs.outcome import Failures
+from skinlesion.templates import escape_latex, escape_markdown
 
 MOBILE, RESNET = "experiment=md_mobilenet_v2", "experiment=md_mobilenet_v2,md_resnet50"
 
