@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from unicodedata import normalize
+from zipfile import ZIP_DEFLATED, ZIP_STORED
 
-from skinlesion.data.pixels import MOST_BYTES, SUFFIXES, check_size
+from skinlesion.data.pixels import MOST_BYTES, SUFFIXES, check_size, read_file
 from skinlesion.errors import SkinlesionError
 
 ZIPS = "HAM10000_images_part_*.zip"
@@ -29,6 +30,9 @@ class _Entry(NamedTuple):
     size: int
     stamp: int  # CRC-32 in a zip, modification time in a folder
 
+    def __str__(self) -> str:
+        return f"{self.container.name}/{self.name}"
+
 
 class ImageArchive:
     """JPEGs, PNGs and WebPs by image id, in zips or folders.
@@ -39,7 +43,8 @@ class ImageArchive:
         root: folder of the archive.
 
     Attributes:
-        ambiguous: image id → its files, where there are two that differ, as a mask and its image.
+        ambiguous: image id → its files, where there are two that differ, as a mask and its image;
+            those of one size are compared when they are read.
 
     Raises:
         SkinlesionError: if there is no such folder, or a zip in it is damaged.
@@ -50,24 +55,24 @@ class ImageArchive:
             raise SkinlesionError(f"machine.data={root}: no such folder.\n{WAYS}")
         self.root = root
         self._zips: dict[Path, zipfile.ZipFile] = {}
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, list[_Entry]] = {}
         self.ambiguous: dict[str, str] = {}
         for path in sorted(root.glob(ZIPS)):
             self._open_zip(path)
         for folder in (*sorted(path for path in root.iterdir() if path.is_dir()), root):
             with os.scandir(folder) as files:
                 for file in files:
-                    if is_image(file.name) and file.is_file():
+                    if is_image(file.name) and os.path.isfile(file):
                         stat = file.stat()
                         self._add(_Entry(folder, file.name, stat.st_size, stat.st_mtime_ns))
 
     def _open_zip(self, path: Path) -> None:
         try:
             self._zips[path] = archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
+        except UNREADABLE as error:
             raise SkinlesionError(
-                f"{path} cannot be read as a zip ({error}); its download probably broke off. "
-                "Remove it and fetch it again (make data)."
+                f"{path} cannot be read as a zip ({error}). If its download broke off, remove it "
+                "and fetch it again (make data)."
             ) from None
         for info in archive.infolist():
             if is_image(info.filename):
@@ -75,12 +80,12 @@ class ImageArchive:
 
     def _add(self, entry: _Entry) -> None:
         image_id = image_name(entry.name)
-        before = self._entries.setdefault(image_id, entry)
-        zipped = {before.container, entry.container} <= self._zips.keys()
-        if before.size != entry.size or (zipped and before.stamp != entry.stamp):
-            files = (f"{file.container.name}/{file.name}" for file in (before, entry))
-            self.ambiguous[image_id] = " and ".join(files)
-        self._entries[image_id] = entry
+        copies = self._entries.setdefault(image_id, [])
+        for other in copies:
+            zipped = {other.container, entry.container} <= self._zips.keys()
+            if other.size != entry.size or (zipped and other.stamp != entry.stamp):
+                self.ambiguous[image_id] = f"{other} and {entry}"
+        copies.append(entry)
 
     def __contains__(self, image_id: object) -> bool:
         return image_id in self._entries
@@ -94,16 +99,26 @@ class ImageArchive:
         Raises:
             SkinlesionError: saying why they cannot be had; of which image, the caller knows.
         """
-        entry = self._entries.get(image_id)
-        if entry is None:
+        if image_id not in self._entries:
             raise SkinlesionError("no such image")
+        *copies, entry = self._entries[image_id]
+        data = self._read(entry)
+        for other in copies:
+            if self._read(other) != data:
+                raise SkinlesionError(f"{other} and {entry} differ")
+        return data
+
+    def _read(self, entry: _Entry) -> bytes:
+        if (archive := self._zips.get(entry.container)) is None:
+            return read_file(entry.container / entry.name)
         check_size(entry.size)
         try:
-            if archive := self._zips.get(entry.container):
-                with archive.open(entry.name) as file:
-                    # All at once, a member that says it is small could fill the memory.
-                    return file.read(MOST_BYTES + 1)
-            return (entry.container / entry.name).read_bytes()
+            # What zipfile gives of others at a time has no limit.
+            if archive.getinfo(entry.name).compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+                raise SkinlesionError("cannot be read: compressed, and not by Deflate")
+            with archive.open(entry.name) as file:
+                # All at once, a member that says it is small could fill the memory.
+                return file.read(MOST_BYTES + 1)
         except UNREADABLE as error:
             raise SkinlesionError(f"cannot be read: {error}") from None
 
@@ -111,7 +126,7 @@ class ImageArchive:
         """Return a digest that changes when one of these files does, without reading them."""
         digest = hashlib.sha256()
         for image_id in image_ids:
-            entry = self._entries[image_id]
+            entry = self._entries[image_id][-1]
             digest.update(f"{image_id} {entry.size} {entry.stamp}\n".encode())
         return digest.hexdigest()
 

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from skinlesion.data.encoding import UNKNOWN, matching
 from skinlesion.data.schema import TAKEN
-from skinlesion.data.table import ENDINGS, join_tables, read_cells
+from skinlesion.data.table import ENDINGS, join_tables, known_lesions, read_cells
 from skinlesion.errors import SkinlesionError, listing
 
 MOST_VALUES = 50  # of a property, and no more than half the images
@@ -51,9 +51,10 @@ def describe_tables(
     folded = {name.casefold() for name in chosen}
     every = dict.fromkeys(str(name) for path in paths for name in read_cells(path))
     others = [name for name in every if name.casefold() not in folded]
-    cells, problems = join_tables(paths, image, [*chosen, *others])
+    cells, _, _, problems = join_tables(paths, image, [*chosen, *others])
     if label and (without := int(cells[label].isna().sum())):
         problems.append(f"{without:,} images without {label}")
+    lesions = known_lesions(cells[lesion]) if lesion else pd.Series()
     properties, left_out = _properties(cells[others])
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
@@ -74,8 +75,8 @@ def describe_tables(
         classes=_classes(cells, label, one_hot),
         image=image,
         lesion=lesion,
-        lesions=cells[lesion].nunique() if lesion else 0,
-        no_lesion=int(cells[lesion].isna().sum()) if lesion else 0,
+        lesions=lesions.nunique(),
+        no_lesion=int(lesions.isna().sum()),
         label=label,
         properties=properties,
         left_out=left_out,

@@ -84,7 +84,7 @@ def read_image(source: AnyImage) -> np.ndarray:
     try:
         if isinstance(source, Image.Image):
             return _upright_rgb(source)
-        return decode(source if isinstance(source, bytes) else _read(Path(source)))
+        return decode(source if isinstance(source, bytes) else read_file(Path(source)))
     except SkinlesionError as error:
         raise SkinlesionError(f"{name}: {error}") from None
 
@@ -95,10 +95,12 @@ def check_size(size: int) -> None:
         raise SkinlesionError(f"{size / 1e6:.0f} MB, at most {MOST_BYTES / 1e6:.0f} are read")
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """Return what a file holds, or say why it cannot be had."""
     try:
         check_size(path.stat().st_size)
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(MOST_BYTES + 1)  # of a device, which says that it holds nothing
     except OSError as error:
         raise SkinlesionError(f"cannot be read: {error.strerror or error}") from None
 
@@ -106,7 +108,8 @@ def _read(path: Path) -> bytes:
 def _upright_rgb(image: Any) -> np.ndarray:
     if image.width * image.height > MOST_PIXELS:
         raise SkinlesionError(TOO_MANY)
-    if image.mode[0] in "IF":  # Pillow would cut its values off at 255
+    # Pillow would cut the values off at 255, or take their upper half where there is an alpha.
+    if image.mode[0] in "IF" or any("LA;16B" in tile for tile in getattr(image, "tile", ())):
         raise SkinlesionError(
             "more than 8 bits of grey, and nothing says which value is white: save it with 8 bits"
         )

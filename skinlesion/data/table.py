@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 from unicodedata import normalize
 
 import numpy as np
@@ -25,7 +26,7 @@ EMPTY = {  # a cell that says nothing, as pandas reads it
     *("", "NA", "N/A", "n/a", "<NA>", "#N/A", "#NA", "#N/A N/A", "NULL", "null", "None"),
     *("NaN", "nan", "-NaN", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
 }
-PANDAS_INDEX = re.compile(r"|Unnamed: \d+")
+PANDAS_INDEX = re.compile(r"|Unnamed: [\d.]+")
 FEWEST_LESIONS = 4  # of a class in a subset: enough for three parts
 DECLARED = Path(__file__).parents[2] / "conf" / "data"
 
@@ -45,15 +46,14 @@ def read_table(archive: ImageArchive, schema: Schema) -> tuple[pd.DataFrame, lis
     """
     columns = schema.columns
     paths = find_tables(archive.root, schema.tables)
-    cells, problems = join_tables(paths, columns.image, schema.wanted)
+    cells, partial, repeated, problems = join_tables(paths, columns.image, schema.wanted)
     image_id = cells[columns.image]
-    lesion_id = image_id if columns.lesion is None else cells[columns.lesion]
+    lesion_id = image_id if columns.lesion is None else known_lesions(cells[columns.lesion])
     if columns.lesion_missing == "own":
         lesion_id = lesion_id.fillna(image_id)
     label, written_label, not_a_label = _labels(cells, schema)
     frame = pd.DataFrame({"lesion_id": lesion_id, "image_id": image_id, "dx": label})
-    partial = cells["_tables"] < len(schema.tables)
-    bad = partial | cells["_again"]
+    bad = partial | repeated
 
     def showing(written: pd.Series) -> pd.Series:
         return image_id + " (" + written.astype(object).fillna("none") + ")"
@@ -62,11 +62,11 @@ def read_table(archive: ImageArchive, schema: Schema) -> tuple[pd.DataFrame, lis
         nonlocal bad
         # Of an image that is in one table only, not what follows from it too.
         if (rows & ~partial).any():
-            problems.append(f"{what}: {listing(list(dict.fromkeys(named[rows & ~partial])))}")
+            problems.append(f"{what}: {_printed(named[rows & ~partial])}")
             bad |= rows
 
     if partial.any():
-        images = listing(image_id[partial].tolist())
+        images = _printed(image_id[partial])
         problems.append(f"images that are not in each of {', '.join(schema.tables)}: {images}")
     fault(
         lesion_id.isna(),
@@ -74,7 +74,7 @@ def read_table(archive: ImageArchive, schema: Schema) -> tuple[pd.DataFrame, lis
         "a lesion of its own)",
     )
     ids = image_id + " of lesion " + lesion_id.fillna("none")
-    fault(~ids.map(str.isprintable).astype(bool), "ids that do not print", ids.map(ascii))
+    fault(~ids.map(str.isprintable).astype(bool), "ids that do not print", ids)
     fault(label.isna(), not_a_label, showing(written_label))
     for name, known in schema.untrained.items():
         written = cells[schema.properties[name].column or name]
@@ -90,7 +90,7 @@ def read_table(archive: ImageArchive, schema: Schema) -> tuple[pd.DataFrame, lis
                 log.warning(
                     "data.properties.%s.values does not have what these images have, which is "
                     "encoded like a value that training has not seen: %s",
-                    *(name, listing([f"{value} ({n:,})" for value, n in counts.items()], 12)),
+                    *(name, _printed([f"{value} ({n:,})" for value, n in counts.items()], 12)),
                 )
     labels = frame.groupby("lesion_id")["dx"].transform("nunique")
     fault(labels > 1, "lesions of two classes", lesion_id)
@@ -147,13 +147,24 @@ def find_tables(root: Path, names: Sequence[str]) -> list[Path]:
     return found
 
 
-def join_tables(
-    paths: Sequence[Path], image: str, wanted: Sequence[str]
-) -> tuple[pd.DataFrame, list[str]]:
-    """Return columns of tables that are joined by the image column, and what is wrong, as text.
+class Joined(NamedTuple):
+    """Tables that are joined by the image column: a row for each image, in the first one's order.
 
-    A row for each image, in the first table's order: `_tables` holds in how many of the tables it
-    is, `_again` whether one of them has it twice.
+    Attributes:
+        cells: the columns that were asked for: text, NaN where a cell is empty.
+        partial: whether an image is not in every table.
+        repeated: whether an image is in one of them twice.
+        problems: what is wrong, a sentence each.
+    """
+
+    cells: pd.DataFrame
+    partial: pd.Series
+    repeated: pd.Series
+    problems: list[str]
+
+
+def join_tables(paths: Sequence[Path], image: str, wanted: Sequence[str]) -> Joined:
+    """Read tables and join them.
 
     Args:
         paths: of the tables.
@@ -172,18 +183,18 @@ def join_tables(
     found = list(dict.fromkeys(name for cells in tables for name in cells.columns))
     if missing := [name for name in expected if name not in found]:
         raise SkinlesionError(
-            f"{every}: columns missing: {', '.join(missing)}. Found: {listing(found, 12)}. "
+            f"{every}: columns missing: {', '.join(missing)}. Found: {_printed(found, 12)}. "
             f"Expected at least: {', '.join(expected)}; data.classes, data.columns and "
             f"data.properties say what they are called.{named_elsewhere(found, expected)}"
         )
     problems: list[str] = []
     parts: list[pd.DataFrame] = []
-    repeated: set[str] = set()
+    repeated: list[Any] = []
     for path, cells in zip(paths, tables, strict=True):
         if image not in cells:
             raise SkinlesionError(
                 f"{path}: no column {image}, by which the tables are joined. Found: "
-                f"{listing(list(cells), 12)}."
+                f"{_printed(map(str, cells), 12)}."
             )
         where = f"{path.name}: " if len(paths) > 1 else ""
         if (unnamed := cells.index[cells[image].isna()]).size:
@@ -191,21 +202,21 @@ def join_tables(
         cells = cells[cells[image].notna()]
         own = cells[[name for name in expected if name in cells and name != image]]
         own = own.set_index(cells[image].map(image_name))
-        if again := list(own.index[own.index.duplicated()].unique()):
-            problems.append(f"{where}duplicate image ids: {listing(again)}")
-            repeated.update(again)
+        if again := list(own.index[own.index.duplicated()]):
+            problems.append(f"{where}duplicate image ids: {_printed(again)}")
+            repeated += again
         parts.append(own[~own.index.duplicated()])
     columns = Counter(name for own in parts for name in own.columns)
-    if twice := [name for name, count in columns.items() if count > 1]:
+    if shared := [name for name, count in columns.items() if count > 1]:
         raise SkinlesionError(
-            f"{every}: {', '.join(twice)} in more than one table. Tables are joined by the column "
+            f"{every}: {', '.join(shared)} in more than one table. Tables are joined by the column "
             f"{image} and not put below each other: expected each column in one of them."
         )
     joined = pd.concat(parts, axis=1)
-    joined["_tables"] = sum(joined.index.isin(own.index).astype(int) for own in parts)
-    joined["_again"] = joined.index.isin(repeated)
     joined[image] = joined.index
-    return joined.reset_index(drop=True), problems
+    whole = np.all([joined.index.isin(own.index) for own in parts], axis=0)
+    twice = joined.index.isin(repeated)
+    return Joined(joined.reset_index(drop=True), pd.Series(~whole), pd.Series(twice), problems)
 
 
 def read_cells(path: Path) -> pd.DataFrame:
@@ -257,18 +268,19 @@ def _text(path: Path) -> str:
         text = data.decode("utf-16")
     else:
         try:
-            text = data.decode("utf-8-sig")
+            text = data.decode()
         except UnicodeDecodeError:
             text = data.decode("cp1252")
             log.warning("%s is no UTF-8 and is read as Windows-1252", path)
     if "\0" in text:
         raise ValueError("it holds NUL characters: expected text, such as a spreadsheet's CSV")
-    return normalize("NFC", text)
+    return normalize("NFC", text.lstrip("\ufeff"))
 
 
 def _records(text: str, separator: str) -> list[tuple[int, list[str]]]:
     """Return the header and the rows, of as many cells each, with the line that each begins at."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    lines = [*io.StringIO(text, newline="")]
+    reader = csv.reader(lines, delimiter=separator, strict=True)
     found: list[tuple[int, list[str]]] = []
     line = 1
     try:
@@ -277,10 +289,12 @@ def _records(text: str, separator: str) -> list[tuple[int, list[str]]]:
             width = len(found[0][1]) if found else len(cells)
             if any(cells[width:]):
                 raise ValueError(f"{len(cells)} cells under a header of {width}")
-            for cell in cells:
-                breaks = cell.count("\n")
-                if breaks and cell.count(separator) >= breaks * (width - 1):
-                    raise ValueError(f"a stray quote makes one cell of it up to {reader.line_num}")
+            # A note may have several lines, but not when the first and another could be rows.
+            first, *further = (each.count(separator) for each in lines[line - 1 : reader.line_num])
+            if further and not found:
+                raise ValueError("a column's name goes on below: a stray quote, or a line break")
+            if further and min(first, max(further)) >= width - 1:
+                raise ValueError(f"a stray quote makes one cell of it up to {reader.line_num}")
             if len(cells) > 1 or any(cells):  # no blank line
                 found.append((line, (cells + [""] * width)[:width]))
             line = reader.line_num + 1
@@ -289,6 +303,17 @@ def _records(text: str, separator: str) -> list[tuple[int, list[str]]]:
     if not found or not distinct([name for name in found[0][1] if name]):
         raise ValueError("it is empty")
     return found
+
+
+def known_lesions(written: pd.Series) -> pd.Series:
+    """Return the lesions that a column names, NaN where it says that they are `unknown`."""
+    return written.mask(written.str.casefold() == UNKNOWN)
+
+
+def _printed(texts: Iterable[str], shown: int = 5) -> str:
+    """Return the first few different texts, escaped where a terminal would not print them."""
+    every = dict.fromkeys(text if text.isprintable() else ascii(text) for text in texts)
+    return listing([*every], shown)
 
 
 def _labels(cells: pd.DataFrame, schema: Schema) -> tuple[pd.Series, pd.Series, str]:

@@ -1,5 +1,7 @@
 """Images are found wherever people keep them, and what cannot be read is said."""
 
+import os
+import random
 import unicodedata
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -29,8 +31,11 @@ def test_images_of_any_ending_count_and_other_files_do_not(tmp_path: Path) -> No
     with zipfile.ZipFile(tmp_path / ZIP, "w") as file:
         for name in ("folder/", "folder/h.jpg", "__MACOSX/folder/._h.jpg", "folder/i.csv"):
             file.writestr(name, b"")
+    for name, target in (("j.jpg", "j.jpg"), ("k.jpg", "nowhere")):
+        (tmp_path / name).symlink_to(tmp_path / target)
+    os.mkfifo(tmp_path / "l.jpg")
     archive = ImageArchive(tmp_path)
-    assert [i for i in "abcdefghi" if i in archive] == ["a", "b", "c", "d", "e", "h"]
+    assert [i for i in "abcdefghijkl" if i in archive] == ["a", "b", "c", "d", "e", "h"]
     assert len(archive) == 6
 
 
@@ -66,6 +71,26 @@ def test_a_zip_whose_download_broke_off_is_named_with_the_mend(place: Any, kept:
         ImageArchive(path.parent)
 
 
+def test_whatever_is_damaged_in_a_zip_is_one_clear_line(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / ZIP, "w", zipfile.ZIP_DEFLATED) as file:
+        for name in "abc":
+            file.writestr(f"{name}.jpg", bytes(99) + name.encode())
+    whole, draw, refused = (tmp_path / ZIP).read_bytes(), random.Random(0), []
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(draw.choice([1, 3])):
+            data[draw.randrange(len(data))] = draw.randrange(256)
+        (tmp_path / ZIP).write_bytes(data)
+        try:
+            archive = ImageArchive(tmp_path)
+            for name in "abc":
+                archive.read(name)
+        except SkinlesionError as error:
+            refused.append(str(error))
+    assert 100 < len(refused) < 290
+    assert not [why for why in refused if "\n" in why]
+
+
 @pytest.mark.parametrize(
     ("fault", "offset", "value"),
     [("wrong checksum", 14, 255), ("encrypted", 6, 1), ("Windows' Deflate64", 8, 9)],
@@ -90,6 +115,8 @@ def test_a_zip_member_that_cannot_be_read_says_why(
 def test_a_zip_member_is_limited_by_what_it_announces_and_by_what_it_gives(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / ZIP, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("a.jpg", bytes(31_000_000))
+        file.writestr("c.jpg", b"", zipfile.ZIP_BZIP2)
+        file.writestr("d.jpg", b"", zipfile.ZIP_LZMA)
         file.writestr("b.jpg", bytes(31_000_000))
     data = (tmp_path / ZIP).read_bytes()
     at = data.rindex((31_000_000).to_bytes(4, "little"))  # of the second, in the directory
@@ -99,6 +126,9 @@ def test_a_zip_member_is_limited_by_what_it_announces_and_by_what_it_gives(tmp_p
         archive.read("a")
     with pytest.raises(SkinlesionError, match="cannot be read: Bad CRC-32"):
         archive.read("b")
+    for image_id in "cd":  # whose decompressors of Python know no limit
+        with pytest.raises(SkinlesionError, match="compressed, and not by Deflate"):
+            archive.read(image_id)
 
 
 def test_two_files_of_one_name_that_differ_are_ambiguous_and_copies_are_not(tmp_path: Path) -> None:
@@ -110,7 +140,18 @@ def test_two_files_of_one_name_that_differ_are_ambiguous_and_copies_are_not(tmp_
         with zipfile.ZipFile(tmp_path / f"HAM10000_images_part_{part}.zip", "w") as file:
             file.writestr("c.jpg", content)
             file.writestr("d.jpg", b"both")
-    assert ImageArchive(tmp_path).ambiguous == {
+    for name, content in (("images/e.jpg", b"one"), ("copies/e.jpg", b"two"), ("d.jpg", b"Both")):
+        (tmp_path / name).write_bytes(content)
+    archive = ImageArchive(tmp_path)
+    assert archive.read("b") == bytes(9)
+    # Those of one size are compared when they are read.
+    for image_id, message in (
+        ("e", r"copies/e\.jpg and images/e\.jpg differ"),
+        ("d", "d.* differ"),
+    ):
+        with pytest.raises(SkinlesionError, match=message):
+            archive.read(image_id)
+    assert archive.ambiguous == {
         "a": "images/a.jpg and masks/a.png",
         "c": "HAM10000_images_part_1.zip/c.jpg and HAM10000_images_part_2.zip/c.jpg",
     }

@@ -1,6 +1,7 @@
 """One reader of tables: whoever wrote it, a table is the same, or says why it is none."""
 
 import logging
+import random
 import unicodedata
 from pathlib import Path
 
@@ -44,7 +45,9 @@ PLAIN = 'file,place,size\np1,"Ärm, left",1.5\np2,leg,\n'
         "file\tplace\tsize\np1\tÄrm, left\t1.5\np2\tleg\t\n",
         ',file,place,size\n0,p1,"Ärm, left",1.5\n1,p2,leg,\n',  # pandas' index
         'Unnamed: 0,file,place,size\n0,p1,"Ärm, left",1.5\n1,p2,leg,\n',
+        'Unnamed: 0.1,Unnamed: 0,file,place,size\n0,0,p1,"Ärm, left",1.5\n1,1,p2,leg,\n',
         PLAIN.encode("utf-8-sig"),
+        b"\xef\xbb\xbf" + PLAIN.encode("utf-8-sig"),
         PLAIN.encode("utf-16"),
         PLAIN.replace(",", "\t").replace("Ärm\t left", "Ärm, left").encode("utf-16"),
         PLAIN.encode("cp1252"),
@@ -87,6 +90,9 @@ HEAD = "file,place,size"
         (f'{HEAD}\np1,"arm,1\np2,leg",2\n', "line 2: a stray quote"),
         (f'{HEAD}\np1,"arm,1\np2,leg,2"\np3,arm,3\n', "line 2: a stray quote"),
         (f'{HEAD}\np1,arm,"1\np2,"leg,2\np3,arm,3\n', "line 2: ',' expected after"),
+        (f'{HEAD}\np1,"arm,\np2,leg,\np3",arm,\np4,arm,\n', "line 2: a stray quote"),
+        (f'{HEAD}\np1,arm,"1\np2,leg,2\n"', "line 2: a stray quote"),
+        ('file,"kind\np1,a\np2",b\np3,a\n', "line 1: a column's name goes on below"),
         ("file, file\np1,p1\n", "file more than once; expected names that differ"),
         ("file,FILE\np1,p1\n", "FILE more than once"),
         (b"file,place\np1,\0arm\n", "NUL"),
@@ -99,6 +105,26 @@ def test_what_would_lose_or_shift_rows_is_refused(path: Path, text: str | bytes,
         read(path, text)
     assert str(refusal.value).startswith(f"{path} cannot be read as a table: ")
     assert why in str(refusal.value)
+
+
+@pytest.mark.parametrize("head", ["file", "file,place", f"{HEAD}", f"{HEAD},kind,age,sex,note"])
+def test_stray_quotes_never_lose_a_row(path: Path, head: str) -> None:
+    draw, refused, columns = random.Random(0), 0, head.count(",")
+    for _ in range(150):
+        rows = [
+            f"p{n}" + "".join(draw.choice([",", ",arm"]) for _ in range(columns)) for n in range(9)
+        ]
+        text = "\n".join([head, *rows, ""])
+        for _ in range(draw.choice([1, 2, 2, 3, 4])):
+            # A quote counts at the ends of a cell.
+            end = draw.choice([n for n, mark in enumerate(text) if mark in ",\n"])
+            at = end + draw.choice([0, 1])
+            text = f'{text[:at]}"{text[at:]}'
+        try:
+            assert len(read(path, text)) == 9, text
+        except SkinlesionError:
+            refused += 1
+    assert 50 < refused < 145
 
 
 def test_a_file_that_is_not_there_is_named(path: Path) -> None:

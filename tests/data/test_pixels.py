@@ -2,6 +2,7 @@
 
 import io
 import random
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,14 @@ def test_cmyk_becomes_rgb_and_of_16_bits_colours_keep_the_upper_8_and_greys_are_
     assert np.abs(cmyk.astype(int) - 127).max() <= 2
     colours = cv2.imencode(".png", NOISE.astype(np.uint16)[..., ::-1] * 256 + 7)[1].tobytes()
     np.testing.assert_array_equal(decode(colours), NOISE)
-    for grey in (encoded(np.full((8, 8), 3000, np.uint16), "PNG"), Image.new("I", (8, 8))):
+    grey_and_alpha = bytearray(encoded(Image.new("LA", (1, 1)), "PNG"))
+    # Of 16 bits: Pillow would take the upper 8 without a word.
+    grey_and_alpha[24], grey_and_alpha[29:33] = (
+        16,
+        zlib.crc32(b"IHDR\0\0\0\1\0\0\0\1\x10\4\0\0\0").to_bytes(4),
+    )
+    greys = encoded(np.full((8, 8), 3000, np.uint16), "PNG"), Image.new("I", (8, 8))
+    for grey in (*greys, bytes(grey_and_alpha)):
         with pytest.raises(SkinlesionError, match="the image: more than 8 bits of grey"):
             read_image(grey)
 
@@ -124,7 +132,9 @@ def test_a_picture_or_a_file_too_large_is_refused_before_it_is_read(
         decode(bytes(31_000_000))
     with (tmp_path / "large.jpg").open("wb") as file:
         file.truncate(31_000_000)
-    monkeypatch.setattr(Path, "read_bytes", None)
+    with pytest.raises(SkinlesionError, match="/dev/zero: 30 MB, at most 30 are read"):
+        read_image("/dev/zero")
+    monkeypatch.setattr(Path, "open", None)
     with pytest.raises(SkinlesionError, match=r"large\.jpg: 31 MB, at most 30 are read"):
         read_image(tmp_path / "large.jpg")
 

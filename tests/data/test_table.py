@@ -78,6 +78,7 @@ def test_each_fault_is_named_with_its_rows_and_the_good_rows_are_returned(place:
             2: {"lesion_id": ""},
             4: {"image_id": place.ids[5]},
             6: {"lesion_id": "HAM_\x07"},
+            7: {"image_id": place.ids[7] + "\x1b"},
             8: {"dx": "nevus", "lesion_id": "HAM_new"},
             16: {"age": "-1"},
             17: {"age": "121"},
@@ -98,14 +99,16 @@ def test_each_fault_is_named_with_its_rows_and_the_good_rows_are_returned(place:
         f"duplicate image ids: {ids[5]}",
         "images without lesion_id (data.columns.lesion_missing=own takes each of them for a lesion "
         f"of its own): {ids[2]}",
-        rf"ids that do not print: '{ids[6]} of lesion HAM_\x07'",
+        rf"ids that do not print: '{ids[6]} of lesion HAM_\x07', '{ids[7]}\x1b of lesion "
+        f"{place.table.loc[7, 'lesion_id']}'",
         f"dx other than akiec, bcc, bkl, df, mel, nv, vasc: {ids[8]} (nevus)",
         f"age that is no number from 0 to 120: {ids[16]} (-1), {ids[17]} (121), {ids[18]} "
         f"(about 50), {ids[19]} (inf)",
         f"lesions of two classes: {place.table.loc[24, 'lesion_id']}",
-        f"images in the table that are not on disk: {', '.join(ids[30:35])} and 12 more",
+        f"images in the table that are not on disk: '{ids[7]}\\x1b', {', '.join(ids[30:34])} and "
+        "13 more",
     ]
-    bad = {ids[row] for row in (0, 2, 4, 5, 6, 8, 16, 17, 18, 19, 24, 25, *range(30, 47))}
+    bad = {ids[row] for row in (0, 2, 4, 5, 6, 7, 8, 16, 17, 18, 19, 24, 25, *range(30, 47))}
     assert set(found["image_id"]) == set(ids) - bad
 
 
@@ -172,10 +175,16 @@ def test_a_number_means_a_name_that_is_the_same_number(own: Callable[..., Any]) 
     assert frame["place"].tolist() == ["1.0", "0", "1.0"]
 
 
+def test_a_property_may_have_any_name(own: Callable[..., Any]) -> None:
+    named = {"_tables": {"range": [0, 9]}, "index": {"values": ["a"]}}
+    frame, problems = own("file,kind,spot,_tables,index\np1,Red,s,3,A", properties=named)
+    assert (rows(frame), problems) == ([["s", "p1", "Red", 3.0, "a"]], [])
+
+
 def test_without_lesions_every_image_is_one_or_those_that_have_none(
     own: Callable[..., Any],
 ) -> None:
-    text = HEAD + "p1,Red,,,s1\np2,Blue,,,\np3,Blue,,,"
+    text = HEAD + "p1,Red,,,s1\np2,Blue,,,\np3,Blue,,,Unknown"
     for columns, lesions in (({"lesion": None}, "p1"), ({"lesion_missing": "own"}, "s1")):
         frame, problems = own(text, columns=OWN["columns"] | columns)
         assert problems == []
@@ -250,6 +259,14 @@ def test_what_is_there_instead_of_the_table_is_named(place: Any) -> None:
         "make data",
     ):
         assert part in str(refusal.value)
+
+
+def test_what_is_printed_of_a_table_is_escaped(own: Callable[..., Any]) -> None:
+    _, problems = own(HEAD + "p1,\x1b[31m,1,arm,a\np2\x07,Red,1,arm,b\np2\x07,Red,1,arm,b")
+    assert len(problems) == 4
+    assert all(problem.isprintable() for problem in problems)
+    with pytest.raises(SkinlesionError, match=r"Found: 'fi\\x08le'\. "):
+        own("fi\x08le\np1")
 
 
 def test_two_files_of_one_image_are_named(own: Callable[..., Any], tmp_path: Path) -> None:
