@@ -9,7 +9,9 @@ import difflib
 import gc
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -17,13 +19,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from skinlesion.errors import SkinlesionError, problems
+from skinlesion.errors import SkinlesionError, disk_problem, problems
 
 Run = Callable[[argparse.Namespace], int | None]  # the exit code; None for 0
 Command = Callable[[argparse.ArgumentParser], Run]
 
 CONF = Path(__file__).parents[1] / "conf"
-INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+INTERRUPTED, TERMINATED = 130, 143  # the shell's exit codes for Ctrl-C and SIGTERM
+GRACE = 4.0  # seconds after SIGTERM in which a step at hand may end
 COMMANDS = {
     "predict": ("classify images with a trained model", "serving.predict:command"),
     "explain": ("show where a trained model looks", "serving.explain:command"),
@@ -85,21 +88,64 @@ def report_errors(config_dir: str | None = None, resumes: bool = False) -> Itera
     """
     # Otherwise Hydra prints the exception itself and exits.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    stopped = "stopped" + ("; the same command goes on where it was cut" if resumes else "")
     try:
-        yield
+        with _sigterm_as_ctrl_c(stopped):
+            yield
     except SkinlesionError as error:
         sys.exit(f"error: {error}")
     except BrokenPipeError:  # … | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except KeyboardInterrupt:
-        again = "; the same command goes on where it was cut" if resumes else ""
-        print(f"stopped{again}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        print(stopped, file=sys.stderr)
+        sys.exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
     except Exception as error:
-        if (message := _config_message(error, config_dir)) is None:
+        message = disk_problem(error) or _config_message(error, config_dir)
+        if message is None:
             raise
         sys.exit(f"error: {message}")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: whatever ends well on Ctrl-C does so on this."""
+
+
+@contextmanager
+def _sigterm_as_ctrl_c(message: str) -> Iterator[None]:
+    """Raise Terminated on SIGTERM; leave with the message where a step at hand outlasts GRACE.
+
+    Python sees a signal only between two of its own instructions, and a backward pass of a large
+    network takes longer. Leaving is safe at any moment: files are written whole or not at all.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before is not signal.SIG_DFL:
+        yield  # somebody handles it already
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise Terminated
+
+    def watch() -> None:
+        while received := os.read(reader, 64):
+            if signal.SIGTERM in received and not ended.wait(GRACE):
+                print(message, file=sys.stderr, flush=True)
+                os._exit(TERMINATED)
+        os.close(reader)
+
+    ended = threading.Event()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.signal(signal.SIGTERM, stop)
+    others = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+        signal.set_wakeup_fd(others)
+        signal.signal(signal.SIGTERM, before)
+        os.close(writer)  # which ends the watch
 
 
 @contextmanager

@@ -1,10 +1,16 @@
 """The one exception that means: the input is wrong, and the message says how to mend it."""
 
 import difflib
+import errno
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+# What a disk may answer that is no fault of the program.
+DISK = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG),
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR),
+}
 
 
 class SkinlesionError(Exception):
@@ -18,6 +24,14 @@ def listing(items: Sequence[object], shown: int = 5) -> str:
     """Return the first few items and a count: ``a, b, c and 17 more``."""
     head = ", ".join(str(item) for item in items[:shown])
     return head if len(items) <= shown else f"{head} and {len(items) - shown} more"
+
+
+def disk_problem(error: Exception) -> str | None:
+    """Return what a disk refused, in one line; None for other errors."""
+    if not isinstance(error, OSError) or error.errno not in DISK:
+        return None
+    what = f"{error.filename}: " if error.filename else ""
+    return f"{what}{error.strerror}. Nothing that was finished is lost; mend it and try again."
 
 
 def validated(kind: type[T], values: Any, where: str = "") -> T:

@@ -1,10 +1,13 @@
 """Files are written whole or not at all."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+TEMPORARY = ".tmp"  # how the names of files end that are being written
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -14,11 +17,37 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:  # a full disk does not say of which file
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: Path, ours: set[str]) -> Iterator[Path]:
+    """Yield a folder beside, and put it in the place of this one once the block has succeeded.
+
+    What lies in the old one, other than `ours`, is kept. Whatever happens, nothing is left beside.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
+        new, old = Path(beside, "new"), Path(beside, "old")
+        new.mkdir()
+        yield new
+        for path in folder.iterdir() if folder.exists() else ():
+            if path.name not in ours:
+                (shutil.copytree if path.is_dir() else shutil.copy2)(path, new / path.name)
+        try:
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+        except BaseException:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            raise

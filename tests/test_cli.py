@@ -1,11 +1,14 @@
 """The command `skinlesion` as a person meets it."""
 
+import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
-from skinlesion.cli import COMMANDS, main
+from skinlesion.cli import COMMANDS, main, report_errors
+from skinlesion.errors import DISK
 
 SLOW = {"torch", "pandas", "numpy", "timm", "matplotlib", "gradio", "pytorch_lightning"}
 
@@ -49,3 +52,37 @@ def test_a_misspelt_command_is_answered_with_the_usage(
 def test_words_may_stand_behind_an_option(tmp_path) -> None:
     with pytest.raises(SystemExit, match="there is no sweep table12"):
         main(["tables", "--out", str(tmp_path), "table12", "seed=0"])
+
+
+def test_sigterm_ends_also_what_does_not_return_to_python() -> None:
+    busy = """
+import hashlib
+from skinlesion import cli
+cli.GRACE = 0.1
+with cli.report_errors():
+    print(flush=True)
+    hashlib.pbkdf2_hmac("sha1", b"", b"", 2**30)  # minutes, without the GIL
+"""
+    command = [sys.executable, "-c", busy]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.readline()
+        process.terminate()
+        _, printed = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (143, "stopped\n")
+
+
+def test_no_handler_is_left_behind() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with report_errors():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+@pytest.mark.parametrize("code", sorted(DISK))
+def test_what_a_disk_refuses_is_one_line(code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop, report_errors():
+        raise OSError(code, os.strerror(code), "some/file")
+    assert str(stop.value.code).startswith(f"error: some/file: {os.strerror(code)}. ")

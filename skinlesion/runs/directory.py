@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from skinlesion.errors import SkinlesionError
-from skinlesion.files import replacing
+from skinlesion.files import TEMPORARY, replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,12 +34,6 @@ HISTORY = (
     *("val_loss", "val_accuracy", "val_balanced_accuracy", "lr", "seconds"),
 )
 NO_PART_OF_A_RUN = ("machine", "sweep")
-# Where releases before the node `machine` kept what it holds now.
-MOVED = {
-    **{name: name for name in ("runs", "force", "logger")},
-    **{"data.root": "data", "data.cache": "cache", "data.workers": "workers"},
-    **{"trainer.accelerator": "device", "trainer.devices": None, "compute": None},
-}
 
 
 def identity(config: DictConfig) -> str:
@@ -137,6 +131,8 @@ class RunDirectory:
         try:
             # A moment's patience: `locked` takes the lock too.
             with FileLock(self.path / ".lock", timeout=1):
+                for left in self.path.rglob(f".*{TEMPORARY}"):  # by a process that was killed
+                    left.unlink()
                 yield
         except Timeout:
             raise RunLocked(
@@ -162,7 +158,7 @@ class RunDirectory:
             values = yaml.load(path.read_text(encoding="utf-8"), loader)
             if not isinstance(values, dict):
                 raise ValueError("it holds no names and values")
-            return _as_now(values)
+            return values
         except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
             why = " ".join(str(error).split())
             raise SkinlesionError(f"{path} cannot be read as a run's config: {why}") from None
@@ -233,27 +229,6 @@ def _without_nulls(value: Any) -> Any:
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _as_now(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's config with its values where they are now: the runs of old stay found."""
-    if "machine" in values:
-        return values
-    compute, data = values.get("compute") or {}, values.get("data") or {}
-    if (precision := compute.get("precision", "auto")) != "auto":
-        values["precision"] = precision
-    if data.get("resident") == "auto":
-        data["resident"] = None
-    machine: dict[str, Any] = {}
-    for place, name in MOVED.items():
-        *groups, last = place.split(".")
-        group: Any = values
-        for part in groups:
-            group = group.get(part) or {}
-        value = group.pop(last, None)
-        if name is not None:
-            machine[name] = value
-    return values | {"machine": machine}
 
 
 def _literal(value: Any) -> Any:

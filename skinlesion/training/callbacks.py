@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import callbacks
 
+from skinlesion.errors import SkinlesionError
 from skinlesion.files import replacing
-from skinlesion.runs.directory import HISTORY, write_history
+from skinlesion.runs.directory import HISTORY, RunDirectory, write_history
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +78,66 @@ class EarlyStopping(callbacks.EarlyStopping):
             trainer.should_stop = True
 
 
+class FiniteLoss(callbacks.Callback):
+    """Stops the run as soon as its loss is NaN or infinite, and saves which images led to it.
+
+    A GPU is not waited for: whether a step was finite is copied in its stream and read in a later
+    step, when it has arrived.
+
+    Args:
+        directory: where `non_finite.json` is written.
+        image_ids: of all samples, by the batch's `index`.
+    """
+
+    def __init__(self, directory: RunDirectory, image_ids: Sequence[str]) -> None:
+        self.directory, self.image_ids = directory, image_ids
+        self._steps: deque[tuple[int, torch.Tensor, torch.Tensor, torch.cuda.Event | None]]
+        self._steps = deque()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Look at the steps whose loss has arrived."""
+        loss, arrived = outputs["loss"].detach(), None
+        if loss.is_cuda:
+            copy = torch.empty((), dtype=loss.dtype, pin_memory=True)
+            loss = copy.copy_(loss, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+        self._steps.append((batch_idx, loss, batch["index"], arrived))
+        while self._steps and ((event := self._steps[0][3]) is None or event.query()):
+            self._check(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at all steps and at the validation loss, before anything is saved."""
+        if self._steps and (event := self._steps[-1][3]) is not None:
+            event.synchronize()
+        while self._steps:
+            self._check(trainer)
+        if not (loss := trainer.callback_metrics["val_loss"]).isfinite():
+            self._stop(trainer, "validation", loss, [])
+
+    def _check(self, trainer: pl.Trainer) -> None:
+        step, loss, index, _ = self._steps.popleft()
+        if not loss.isfinite():
+            self._stop(trainer, f"step {step + 1}", loss, [self.image_ids[i] for i in index])
+
+    def _stop(self, trainer: pl.Trainer, step: str, loss: torch.Tensor, images: list[str]) -> None:
+        epoch, lr = trainer.current_epoch + 1, trainer.optimizers[0].param_groups[0]["lr"]
+        found = {"epoch": epoch, "step": step, "loss": f"{loss:g}", "lr": lr, "images": images}
+        self.directory.write_json("non_finite.json", found)
+        raise SkinlesionError(
+            f"the loss is {loss:g} in epoch {epoch}, {step}, with a learning rate of {lr:g}; the "
+            "run is stopped. Try a smaller optimizer.lr, or precision=32-true. The images of that "
+            f"step: {self.directory.path / 'non_finite.json'}"
+        )
+
+
 class Checkpoint(callbacks.ModelCheckpoint):
     """Lightning's, saving at the end of an epoch, for a run directory that may be moved.
 
@@ -123,5 +186,6 @@ class WholeCheckpoints(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
         """Write beside and rename."""
-        with replacing(path) as temporary:
-            torch.save(checkpoint, temporary)
+        # Opened here, or torch would answer a full disk with an error of its own.
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)

@@ -5,7 +5,7 @@ import logging
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,20 +16,17 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from skinlesion.data.module import LesionDataModule, LesionDataset
+from skinlesion.data.module import LesionDataModule
 from skinlesion.data.samples import CheckedArchive, Samples
 from skinlesion.errors import SkinlesionError
 from skinlesion.models.weights import find_weights
 from skinlesion.runs.directory import RunDirectory, find_runs, identity, read_history, run_key
 from skinlesion.runs.predictions import SELECTED, write_predictions
 from skinlesion.training.build import Parts, build, build_trainer, open_data
-from skinlesion.training.callbacks import Checkpoint, History
+from skinlesion.training.callbacks import Checkpoint, FiniteLoss, History
 from skinlesion.training.config import Compute, Job, read_job, resolve
-from skinlesion.training.module import LesionModule
 
 log = logging.getLogger(__name__)
-
-MOST_ON_GPU = 1024  # images a step of evaluation: more gain nothing
 
 
 def run(config: DictConfig) -> RunDirectory:
@@ -75,12 +72,18 @@ def run(config: DictConfig) -> RunDirectory:
 def _finished(job: Job, key: str, data: CheckedArchive, weights: str) -> RunDirectory | None:
     """Return the finished run of this identity, data and weights, without building anything."""
     pattern = f"{job.backbone['name']}/*/seed{job.seed}"
-    for directory in find_runs(job.machine.runs, pattern)[0].get(key, []):
+    found, damaged = find_runs(job.machine.runs, pattern)
+    for directory in found.get(key, []):
         if directory.done.exists():
-            made = directory.read_json("provenance.json")
             digest = data.digest(job.machine.cache, job.backbone["input_size"])
-            if (made["data"], made["weights"]) == (digest, weights):
-                return directory
+            try:
+                made = directory.read_json("provenance.json")
+                if (made.get("data"), made.get("weights")) == (digest, weights):
+                    return directory
+            except SkinlesionError as error:
+                damaged[directory.path] = str(error)
+    for path, why in damaged.items():
+        log.warning("left out, because damaged: %s: %s", path, why)
     return None
 
 
@@ -94,6 +97,7 @@ def _train(
 ) -> None:
     """Fit, or go on fitting, and predict the held-out parts with the best checkpoint."""
     from skinlesion.runs.provenance import provenance
+    from skinlesion.training.memory import evaluation_batch
 
     module, interactive = parts.module, sys.stderr.isatty()
     trainer = build_trainer(
@@ -103,6 +107,7 @@ def _train(
         default_root_dir=directory.path,
         callbacks=[
             History(directory.history, log_epochs=not interactive),
+            FiniteLoss(directory, samples.frame["image_id"].tolist()),
             instantiate(job.callbacks.early_stopping),
             instantiate(job.callbacks.best, dirpath=directory.checkpoints, filename="best"),
             Checkpoint(dirpath=directory.checkpoints, filename="last"),
@@ -114,7 +119,7 @@ def _train(
     )
     if parts.logger:
         parts.logger.log_hyperparams(job.model_dump(mode="json", by_alias=True))
-    resume = directory.last if directory.last.exists() else None
+    resume = _newest_checkpoint(directory)
     before = directory.read_json("provenance.json")["commits"] if resume else []
     made = provenance()
     made |= {
@@ -133,14 +138,10 @@ def _train(
         workers=job.machine.workers,
         resident=compute.resident,
         evaluation_batch=compute.evaluation_batch
-        or _evaluation_batch(module, samples, compute, device),
+        or evaluation_batch(module, samples, compute, device),
     )
-    try:
+    with _interruptible():
         trainer.fit(module, loaders, ckpt_path=resume, weights_only=True)
-    except SystemExit as stop:
-        if stop.code != 1:  # a cluster's job, which leaves in order to be queued again
-            raise
-        raise KeyboardInterrupt from None  # how Lightning answers Ctrl-C
     best = torch.load(directory.best, map_location="cpu", weights_only=True)
     module.load_state_dict(best["state_dict"])
     # Another trainer: after Ctrl-C in the last epoch the first one would predict nothing.
@@ -152,48 +153,43 @@ def _train(
         enable_checkpointing=False,
         enable_progress_bar=interactive,
     )
-    predicted = _predictions(trainer.predict(module, loaders), samples)
-    write_predictions(predicted, directory.predictions)
+    with _interruptible():
+        batches = trainer.predict(module, loaders)
+    write_predictions(_predictions(batches, samples), directory.predictions)
 
 
-def _evaluation_batch(
-    module: LesionModule, samples: Samples, compute: Compute, device: torch.device
-) -> int:
-    """Return how many images a step of validation and prediction takes on this device."""
-    one = LesionDataset(samples).__getitems__([(0, 0)])
-    module.to(device).eval()
+def _newest_checkpoint(directory: RunDirectory) -> Path | None:
+    """Return where the run goes on: the last epoch, else the best, else None for the start."""
+    problems = {path: _problem(path) for path in (directory.last, directory.best)}
+    readable = [path for path, problem in problems.items() if problem is None]
+    # Without the best checkpoint so far, what follows could not be compared with it.
+    resume = readable[0] if directory.best in readable else None
+    for path, problem in problems.items():
+        if problem and any(p.exists() for p in problems):
+            where = "the start" if resume is None else resume.name
+            log.warning("%s cannot be read: %s. Going on from %s.", path, problem, where)
+    return resume
 
-    @torch.inference_mode()
-    def attempt(images: int) -> None:
-        batch = {name: value.to(device).repeat_interleave(images, 0) for name, value in one.items()}
-        with compute.autocast():
-            module.logits(batch)
 
+def _problem(path: Path) -> str | None:
+    """Return why a run cannot go on from a checkpoint."""
     try:
-        return largest_batch(attempt)
-    finally:
-        module.train()
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        absent = {"epoch", "state_dict", "optimizer_states", "callbacks"} - checkpoint.keys()
+    except Exception as error:  # whatever torch, zip or pickle say of a damaged file
+        return str(error).partition("\n")[0] or type(error).__name__
+    return f"it lacks {', '.join(sorted(absent))}" if absent else None
 
 
-def largest_batch(attempt: Callable[[int], Any], most: int = MOST_ON_GPU) -> int:
-    """Return half of the largest batch that fits, to leave room for what training keeps.
-
-    Args:
-        attempt: runs a batch of so many images.
-        most: the first attempt; halved while memory runs out.
-
-    Raises:
-        torch.OutOfMemoryError: if not even two images fit.
-    """
-    while True:
-        try:
-            attempt(most)
-        except torch.OutOfMemoryError:
-            if most <= 2:
-                raise
-            most //= 2
-        else:
-            return most // 2
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Undo how Lightning answers Ctrl-C: by leaving with code 1."""
+    try:
+        yield
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise stop.__context__ from None
+        raise
 
 
 def _predictions(parts: Any, samples: Samples) -> pd.DataFrame:

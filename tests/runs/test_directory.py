@@ -1,4 +1,4 @@
-"""A run is found by what it is, whatever the machine, the release and the state of other runs."""
+"""A run is found by what it is, whatever the machine and the state of other runs."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def results_of(*overrides: str) -> int:
     )
 
 
-def test_the_published_runs_of_earlier_releases_are_found() -> None:
+def test_the_published_runs_are_found() -> None:
     assert results_of() == 6
     assert results_of("attention=none") == 4
 

@@ -19,8 +19,9 @@ from skinlesion.errors import SkinlesionError
 from skinlesion.runs.predictions import read_predictions
 from skinlesion.training.build import Parts, build, build_trainer, open_data
 from skinlesion.training.config import Compute, read_job, resolve
+from skinlesion.training.memory import largest_batch
 from skinlesion.training.module import BalancedAccuracy, LesionModule
-from skinlesion.training.run import largest_batch, run
+from skinlesion.training.run import run
 
 Config = Callable[..., DictConfig]
 ONE_EPOCH = ("trainer.max_epochs=1",)
@@ -262,7 +263,7 @@ def test_evaluation_takes_as_many_images_as_fit(
 
     how = replace(resolve(read_job(config())), evaluation_batch=None)
     monkeypatch.setattr("skinlesion.training.run.resolve", lambda _: how)
-    monkeypatch.setattr("skinlesion.training.run.largest_batch", measured)
+    monkeypatch.setattr("skinlesion.training.memory.largest_batch", measured)
     trained = []
     step = LesionModule.training_step
 

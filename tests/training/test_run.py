@@ -1,14 +1,18 @@
 """One run: what it leaves, how it goes on after it was cut, and what it refuses."""
 
+import errno
 import json
 import logging
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -24,6 +28,7 @@ from skinlesion.errors import SkinlesionError
 from skinlesion.models.classifier import build_classifier
 from skinlesion.runs.directory import RunDirectory
 from skinlesion.runs.predictions import read_predictions
+from skinlesion.training.callbacks import WholeCheckpoints
 from skinlesion.training.config import read_job
 from skinlesion.training.run import run
 
@@ -145,10 +150,31 @@ def test_a_killed_run_goes_on_without_a_hole_or_a_repeat(
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     directory = RunDirectory(found[0].parent)
+    (directory.path / ".history.csv.1.tmp").write_text("what it was writing")
     assert not directory.done.exists()
     assert run(config("trainer.max_epochs=4")).path == directory.path
     assert pd.read_csv(directory.history)["epoch"].tolist() == [1, 2, 3, 4]
     assert directory.done.exists()
+    assert not [*directory.path.rglob("*.tmp")]
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m"]], ids=["run", "sweep"])
+def test_sigterm_stops_at_once_with_the_line_of_ctrl_c(
+    tiny: list[str], tmp_path: Path, sweep: list[str]
+) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), *sweep, *tiny, "trainer.max_epochs=999"]
+    command += ["callbacks.early_stopping.patience=999"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not [*tmp_path.glob("runs/*/*/*/history.csv")]:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        _, printed = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert printed.splitlines()[-1] == "stopped; the same command goes on where it was cut"
+    assert not [*tmp_path.glob("runs/*/*/*/DONE")]
 
 
 def test_a_run_cut_after_training_only_predicts(config: Config, finished: RunDirectory) -> None:
@@ -182,14 +208,77 @@ def test_a_moved_run_keeps_its_best_epoch(config: Config, tmp_path: Path) -> Non
     assert Path(best["best_model_path"]) == directory.best.resolve()
 
 
-def test_a_checkpoint_is_whole_or_the_one_before(finished: RunDirectory, tmp_path: Path) -> None:
-    from skinlesion.training.callbacks import WholeCheckpoints
+def test_a_checkpoint_is_whole_or_the_one_before(
+    finished: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(checkpoint: object, file: BinaryIO) -> None:
+        file.write(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     before = finished.last.read_bytes()
-    with pytest.raises(AttributeError):  # it cannot be pickled: as if the disk were full
-        WholeCheckpoints().save_checkpoint({"weights": lambda: None}, finished.last)
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*last\.ckpt'"):
+        WholeCheckpoints().save_checkpoint({}, finished.last)
     assert finished.last.read_bytes() == before
     assert {path.name for path in finished.checkpoints.iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
+def test_a_run_needs_no_folder_for_temporary_files(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "absent"))
+    assert run(config()).done.exists()
+
+
+@pytest.mark.parametrize(
+    ("broken", "start"),
+    [
+        (["last"], "best.ckpt"),
+        (["best"], "the start"),
+        (["last", "best"], "the start"),
+        ([], None),
+    ],
+    ids=lambda value: "+".join(value) or "none" if isinstance(value, list) else "",
+)
+@pytest.mark.parametrize("how", ["cut", "empty", "foreign"])
+def test_a_run_whose_checkpoint_cannot_be_read_goes_on_from_the_one_before(
+    config: Config,
+    finished: RunDirectory,
+    caplog: pytest.LogCaptureFixture,
+    broken: list[str],
+    start: str | None,
+    how: str,
+) -> None:
+    expected = probabilities(finished)
+    finished.done.unlink()
+    for name in broken:
+        path = finished.checkpoints / f"{name}.ckpt"
+        if how == "foreign":
+            torch.save({"weights": torch.zeros(3)}, path)
+        else:
+            os.truncate(path, 0 if how == "empty" else path.stat().st_size // 2)
+    with caplog.at_level(logging.WARNING):
+        run(config())
+    said = [line for line in caplog.messages if "cannot be read" in line]
+    assert len(said) == len(broken)
+    assert all(line.endswith(f"Going on from {start}.") for line in said)
+    np.testing.assert_array_equal(probabilities(finished), expected)
+    assert pd.read_csv(finished.history)["epoch"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("override", ["optimizer.lr=1e20", "loss.weight=[1e38,1,1,1,1,1,1e38]"])
+def test_a_loss_that_is_no_number_stops_the_run_at_once(config: Config, override: str) -> None:
+    with pytest.raises(
+        SkinlesionError, match=r"the loss is (nan|inf) in epoch 1, step \d+, with a learning rate"
+    ):
+        run(config(override))
+    (path,) = Path(config().machine.runs).glob("*/*/*/non_finite.json")
+    found = json.loads(path.read_text())
+    images = set(pd.read_csv(path.parent / "split.csv").query("split == 'train'")["image_id"])
+    assert set(found["images"]) <= images
+    assert len(found["images"]) == config().batch_size
+    assert not [*path.parent.glob("DONE"), *path.parent.glob("checkpoints/*")]
 
 
 def test_two_processes_do_not_write_into_one_run(config: Config, finished: RunDirectory) -> None:
