@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from skinlesion.data.encoding import UNKNOWN, matching
 from skinlesion.data.schema import TAKEN
 from skinlesion.data.table import ENDINGS, join_tables, known_lesions, read_cells
 from skinlesion.errors import SkinlesionError, listing
+from skinlesion.templates import environment
 
 MOST_VALUES = 50  # of a property, and no more than half the images
 FEWEST_NUMBERS = 7  # distinct ones; fewer are rather the names of categories
@@ -51,22 +51,18 @@ def describe_tables(
     folded = {name.casefold() for name in chosen}
     every = dict.fromkeys(str(name) for path in paths for name in read_cells(path))
     others = [name for name in every if name.casefold() not in folded]
-    cells, _, _, problems = join_tables(paths, image, [*chosen, *others])
+    cells, _, problems = join_tables(paths, image, [*chosen, *others])
+    if cells.empty:
+        raise SkinlesionError(f"{listing(paths)}: {'; '.join(problems) or 'no rows'}.")
     if label and (without := int(cells[label].isna().sum())):
         problems.append(f"{without:,} images without {label}")
     lesions = known_lesions(cells[lesion]) if lesion else pd.Series()
     properties, left_out = _properties(cells[others])
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=_as_yaml,
-    )
-    environment.filters["comment"] = lambda text: Markup(" ".join(str(text).split()))
-    environment.filters["count"] = lambda number: Markup(f"{number:,}")
-    return environment.get_template("data.yaml.jinja").render(
+    templates = environment(Path(__file__).with_name("templates"), "txt")
+    templates.finalize = _as_yaml
+    templates.filters["comment"] = lambda text: Markup(" ".join(str(text).split()))
+    templates.filters["count"] = lambda number: Markup(f"{number:,}")
+    return templates.get_template("data.yaml.jinja").render(
         images=int(cells[image].nunique()),
         files=listing([path.name for path in paths]),
         problems=problems,
@@ -90,9 +86,10 @@ def _classes(cells: pd.DataFrame, label: str | None, one_hot: Sequence[str]) -> 
         counts = {name: int(marks[name]) for name in one_hot}
     else:
         labels = cells[label].dropna()
-        names = {text.casefold(): text for text in sorted(labels.unique(), reverse=True)}
-        folded = labels.str.casefold().value_counts().sort_index()
-        counts = {names[str(key)]: int(count) for key, count in folded.items()}
+        numbers = pd.to_numeric(labels, errors="coerce").astype(object)
+        meant = numbers.fillna(labels.str.casefold())  # 1 and 1.0 are one class
+        found = [(min(alike), len(alike)) for _, alike in labels.groupby(meant, sort=False)]
+        counts = dict(sorted(found, key=lambda each: each[0].casefold()))
     if len(counts) < 2:
         raise SkinlesionError(
             f"{f'--label {label}' if label else '--one-hot'}: {len(counts)} classes "

@@ -85,7 +85,7 @@ def download(root: Path, server: str = SERVER, files: Sequence[RemoteFile] = FIL
             for file in missing:
                 url = f"{server}/api/access/datafile/{file.place}"
                 _fetch(session, url, root / file.name, file)
-    except requests.RequestException as error:  # which is an OSError, too
+    except (requests.RequestException, ValueError) as error:  # ValueError: an odd header
         why = getattr(error.args[0], "reason", error) if error.args else error
         raise SkinlesionError(
             f"The download from {server} failed: {why}. {KEPT} Or by hand: open "

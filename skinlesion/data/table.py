@@ -7,8 +7,9 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unicodedata import normalize
 
 import numpy as np
@@ -16,7 +17,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from skinlesion.data.archive import WAYS, ImageArchive, image_name
-from skinlesion.data.encoding import UNKNOWN, Known, Number, matching
+from skinlesion.data.encoding import UNKNOWN, Number, matching
 from skinlesion.data.schema import Schema, distinct
 from skinlesion.errors import SkinlesionError, listing
 
@@ -46,28 +47,24 @@ def read_table(archive: ImageArchive, schema: Schema) -> tuple[pd.DataFrame, lis
     """
     columns = schema.columns
     paths = find_tables(archive.root, schema.tables)
-    cells, partial, repeated, problems = join_tables(paths, columns.image, schema.wanted)
+    cells, repeated, problems = join_tables(paths, columns.image, schema.wanted)
     image_id = cells[columns.image]
     lesion_id = image_id if columns.lesion is None else known_lesions(cells[columns.lesion])
     if columns.lesion_missing == "own":
         lesion_id = lesion_id.fillna(image_id)
     label, written_label, not_a_label = _labels(cells, schema)
     frame = pd.DataFrame({"lesion_id": lesion_id, "image_id": image_id, "dx": label})
-    bad = partial | repeated
+    bad = image_id.isin(repeated)
 
     def showing(written: pd.Series) -> pd.Series:
         return image_id + " (" + written.astype(object).fillna("none") + ")"
 
     def fault(rows: pd.Series, what: str, named: pd.Series = image_id) -> None:
         nonlocal bad
-        # Of an image that is in one table only, not what follows from it too.
-        if (rows & ~partial).any():
-            problems.append(f"{what}: {_printed(named[rows & ~partial])}")
+        if rows.any():
+            problems.append(f"{what}: {_printed(named[rows])}")
             bad |= rows
 
-    if partial.any():
-        images = _printed(image_id[partial])
-        problems.append(f"images that are not in each of {', '.join(schema.tables)}: {images}")
     fault(
         lesion_id.isna(),
         f"images without {columns.lesion} (data.columns.lesion_missing=own takes each of them for "
@@ -78,14 +75,19 @@ def read_table(archive: ImageArchive, schema: Schema) -> tuple[pd.DataFrame, lis
     fault(label.isna(), not_a_label, showing(written_label))
     for name, known in schema.untrained.items():
         written = cells[schema.properties[name].column or name]
-        meant, unclear = _meanings(written, name, known)
+        meaning: dict[str, Any] = {}
+        for text in written.dropna().unique():
+            with suppress(SkinlesionError):
+                meaning[text] = known.read(name, text)
+        meant = written.map(meaning).astype(object)
+        unclear = written.notna() & ~written.isin([*meaning])
         if isinstance(known, Number):
             what = f"{name} that is no number from {known.low:g} to {known.high:g}"
-            fault(written.isin(unclear), what, showing(written))
+            fault(unclear, what, showing(written))
             frame[name] = meant.astype(float)
         else:
             frame[name] = meant.fillna(written.str.lower()).fillna(UNKNOWN)
-            counts = written[written.isin(unclear)].str.lower().value_counts()
+            counts = written[unclear].str.lower().value_counts()
             if counts.size:
                 log.warning(
                     "data.properties.%s.values does not have what these images have, which is "
@@ -147,29 +149,19 @@ def find_tables(root: Path, names: Sequence[str]) -> list[Path]:
     return found
 
 
-class Joined(NamedTuple):
-    """Tables that are joined by the image column: a row for each image, in the first one's order.
-
-    Attributes:
-        cells: the columns that were asked for: text, NaN where a cell is empty.
-        partial: whether an image is not in every table.
-        repeated: whether an image is in one of them twice.
-        problems: what is wrong, a sentence each.
-    """
-
-    cells: pd.DataFrame
-    partial: pd.Series
-    repeated: pd.Series
-    problems: list[str]
-
-
-def join_tables(paths: Sequence[Path], image: str, wanted: Sequence[str]) -> Joined:
-    """Read tables and join them.
+def join_tables(
+    paths: Sequence[Path], image: str, wanted: Sequence[str]
+) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """Read tables and join them by the image column.
 
     Args:
         paths: of the tables.
         image: the image column, which each of them has.
         wanted: the other columns, each in one of them; capitals do not count.
+
+    Returns:
+        The columns asked for, a row for each image that is in every table, as text, NaN where a
+        cell is empty; the images that are in one of them twice; and what is wrong, a sentence each.
 
     Raises:
         SkinlesionError: if a file is no table, a column is missing, or in two of them.
@@ -180,7 +172,7 @@ def join_tables(paths: Sequence[Path], image: str, wanted: Sequence[str]) -> Joi
         read_cells(path).rename(columns=lambda name: folded.get(name.casefold(), name))
         for path in paths
     ]
-    found = list(dict.fromkeys(name for cells in tables for name in cells.columns))
+    found = [*dict.fromkeys(str(name) for cells in tables for name in cells)]
     if missing := [name for name in expected if name not in found]:
         raise SkinlesionError(
             f"{every}: columns missing: {', '.join(missing)}. Found: {_printed(found, 12)}. "
@@ -202,7 +194,7 @@ def join_tables(paths: Sequence[Path], image: str, wanted: Sequence[str]) -> Joi
         cells = cells[cells[image].notna()]
         own = cells[[name for name in expected if name in cells and name != image]]
         own = own.set_index(cells[image].map(image_name))
-        if again := list(own.index[own.index.duplicated()]):
+        if again := [*own.index[own.index.duplicated()]]:
             problems.append(f"{where}duplicate image ids: {_printed(again)}")
             repeated += again
         parts.append(own[~own.index.duplicated()])
@@ -212,11 +204,12 @@ def join_tables(paths: Sequence[Path], image: str, wanted: Sequence[str]) -> Joi
             f"{every}: {', '.join(shared)} in more than one table. Tables are joined by the column "
             f"{image} and not put below each other: expected each column in one of them."
         )
-    joined = pd.concat(parts, axis=1)
+    joined = pd.concat(parts, axis=1, join="inner")
     joined[image] = joined.index
-    whole = np.all([joined.index.isin(own.index) for own in parts], axis=0)
-    twice = joined.index.isin(repeated)
-    return Joined(joined.reset_index(drop=True), pd.Series(~whole), pd.Series(twice), problems)
+    if partial := [name for own in parts for name in own.index if name not in joined.index]:
+        names = ", ".join(path.name for path in paths)
+        problems.append(f"images that are not in each of {names}: {_printed(partial)}")
+    return joined.reset_index(drop=True), repeated, problems
 
 
 def read_cells(path: Path) -> pd.DataFrame:
@@ -329,14 +322,3 @@ def _labels(cells: pd.DataFrame, schema: Schema) -> tuple[pd.Series, pd.Series, 
     written = cells[classes].fillna("blank").agg(", ".join, axis=1)
     what = f"rows in which not exactly one of {', '.join(classes)} is 1 and the others are 0"
     return marks.eq(1).idxmax(axis=1).where(one), written, what
-
-
-def _meanings(written: pd.Series, name: str, known: Known) -> tuple[pd.Series, list[str]]:
-    """Return what each cell means to a property, NaN where it is empty, and texts of no meaning."""
-    meant, unclear = {}, []
-    for text in written.dropna().unique():
-        try:
-            meant[text] = known.read(name, text)
-        except SkinlesionError:
-            unclear.append(text)
-    return written.map(meant).astype(object), unclear

@@ -1,5 +1,7 @@
 """Every image decoded once into a cache that is whole or absent."""
 
+import errno
+import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +9,7 @@ from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -113,6 +116,19 @@ def test_a_crash_leaves_no_cache_and_what_a_kill_left_is_cleared_away_first(
     monkeypatch.setattr(shutil, "disk_usage", free)
     assert opened(place, root).images.any(axis=(1, 2, 3)).all()
     assert caches(place) == [path.name]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES], ids=os.strerror)
+@pytest.mark.parametrize("step", ["os.posix_fallocate", "pathlib.Path.mkdir", "os.replace"])
+def test_whatever_the_disk_refuses_is_one_line_and_leaves_nothing(
+    place: Any, monkeypatch: pytest.MonkeyPatch, number: int, step: str
+) -> None:
+    root = place.write()
+    monkeypatch.setattr(step, Mock(side_effect=OSError(number, os.strerror(number))))
+    with pytest.raises(SkinlesionError, match=f"{os.strerror(number)}.*machine.cache=") as refusal:
+        opened(place, root)
+    assert "\n" not in str(refusal.value)
+    assert caches(place) == []
 
 
 def test_a_full_disk_and_a_folder_that_cannot_be_written_are_said_before_the_work(

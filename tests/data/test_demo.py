@@ -1,9 +1,11 @@
 """The demo archive: what it holds, that it repeats, and that it is whole or absent."""
 
+import errno
 import io
 import zipfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -143,15 +145,18 @@ def test_the_same_demo_has_the_same_bytes_and_whatever_else_is_there_is_refused(
     assert contents(root) == before
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_interrupted_drawing_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), *(OSError(no, "full") for no in (errno.ENOSPC, errno.EROFS))]
+)
+@pytest.mark.parametrize(
+    "step", ["skinlesion.data.demo.draw_images", "zipfile.ZipFile.writestr", "os.replace"]
+)
+def test_what_is_interrupted_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, step: str
 ) -> None:
-    def stop(lesion: Lesion, *arguments: object) -> list[bytes]:
-        raise error
-
-    monkeypatch.setattr(demo, "draw_images", stop)
-    with pytest.raises(error):
+    monkeypatch.setattr(step, Mock(side_effect=error))
+    with pytest.raises(type(error)):
         write_demo(tmp_path / "demo", **SMALL)
     assert list(tmp_path.iterdir()) == []
 

@@ -37,6 +37,7 @@ OWN: dict[str, list[Any]] = {
     "Note": [f"note {n}" for n in range(36)],
     "Camera": ["the same"] * 36,
     "split": ["a", "b"] * 18,
+    "Empty": [""] * 36,
 }
 
 
@@ -62,6 +63,7 @@ def test_a_table_is_described_as_the_config_that_reads_it(
         "  #   Note: 36 different values, such as note 0, note 1, note 10 and 33 more",
         "  #   Camera: the same in every row",
         "  #   split: its name is taken; as `other: {column: …, …}`",
+        "  #   Empty: empty",
     ):
         assert f"{line}\n" in text
 
@@ -83,6 +85,8 @@ def test_a_column_for_each_class_and_any_number_of_classes(describe: Describe) -
     assert data.properties == {}
     labels = {"File": classes, "Kind": classes}
     assert OmegaConf.create(describe(labels, "--label", "Kind")).data.classes == sorted(classes)
+    labels["Kind"] = ["1", "1.0", "x", "X"] * 15
+    assert OmegaConf.create(describe(labels, "--label", "Kind")).data.classes == ["1", "X"]
 
 
 @pytest.mark.parametrize(
@@ -112,6 +116,7 @@ def test_whatever_a_table_holds_stays_text(describe: Describe, text: str) -> Non
         (["--label", "Camera"], "--label Camera: 1 classes (the same); expected at least 2."),
         (["--one-hot", "Camera"], "--one-hot: 1 classes (Camera)"),
         (["--label", "Kind"], "columns missing: Kind. Found: File, Diagnosis"),
+        (["--label", "File", "--image", "Empty"], "list.csv: rows without Empty: line 2, 3, 4"),
     ],
 )
 def test_what_cannot_be_a_class_is_said(

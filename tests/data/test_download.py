@@ -1,6 +1,7 @@
 """The download, against a Dataverse that runs on this machine and misbehaves as told."""
 
 import errno
+import gzip
 import hashlib
 import shutil
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ class Dataverse:
     breaks: list[int] = field(default_factory=list)  # bytes after which the next downloads break
     honours_range: bool = True
     announces_length: bool = True
+    raw: bytes = b""  # given instead of any answer
     requests: list[tuple[str, str | None]] = field(default_factory=list)  # file, Range
 
     def fetch(self, root: Path) -> list[Path]:
@@ -50,8 +52,10 @@ def dataverse(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dataverse]:
     at = Dataverse()
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+        def do_GET(self) -> Any:
             assert self.headers["User-Agent"] == "skinlesion"  # Harvard refuses that of requests
+            if at.raw:
+                return self.wfile.write(at.raw)
             if at.statuses:
                 return self.answer(at.statuses.pop(0), b"")
             if self.path.startswith("/api/access/datafile/"):
@@ -167,6 +171,38 @@ def test_a_busy_server_is_asked_again_and_one_that_refuses_is_not(
     else:
         with pytest.raises(SkinlesionError, match=message):
             dataverse.fetch(tmp_path)
+
+
+OK, FOUND = b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 302 Found\r\n"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        OK + b"Content-Length: long\r\n\r\n",
+        OK + b"Content-Length:\r\n\r\n",
+        OK + b"Content-Length: -1\r\n\r\n",
+        OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        OK + b"Content-Encoding: gzip\r\n\r\nnot gzip",
+        OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(bytes(20_000_000)),
+        OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        OK + b"X: " + b"y" * 70_000,
+        FOUND + b"Location: file:///etc/passwd\r\n\r\n",
+        FOUND + b"Location: http://[\r\n\r\n",
+        FOUND + b"Location: /api/access/datafile/x\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        bytes(range(256)),
+    ],
+    ids=lambda raw: repr(raw[:50]),
+)
+def test_whatever_a_server_answers_is_one_clear_line(
+    dataverse: Dataverse, tmp_path: Path, raw: bytes
+) -> None:
+    dataverse.raw = raw
+    with pytest.raises(SkinlesionError) as refusal:
+        dataverse.fetch(tmp_path)
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / LARGE).exists()
 
 
 def test_without_a_server_the_way_by_hand_is_given(

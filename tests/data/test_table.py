@@ -227,7 +227,7 @@ def test_tables_are_joined_by_the_image(own: Callable[..., Any]) -> None:
     assert problems == [
         "list.csv: rows without file: line 6",
         "list.csv: duplicate image ids: p4",
-        "images that are not in each of labels.csv, list: p3, p4",
+        "images that are not in each of labels.csv, list.csv: p3, p4",
     ]
     assert frame["image_id"].tolist() == ["p1", "p2"]
 
