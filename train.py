@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from skinlesion.cli import quick_imports, report_errors, without_plus
+from skinlesion.cli import as_hydra_reads, quick_imports, report_errors
 from skinlesion.errors import SkinlesionError
 
 
@@ -37,6 +37,6 @@ def main(config: DictConfig) -> Any:
 
 
 if __name__ == "__main__":
-    sys.argv = without_plus(sys.argv, Path(__file__).parent / "conf")
     with report_errors(config_dir="conf", resumes=True):
+        sys.argv = as_hydra_reads(sys.argv, Path(__file__).parent / "conf")
         main()

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from skinlesion.cli import CONF, report_errors, without_plus
+from skinlesion.cli import CONF, as_hydra_reads, report_errors
 from skinlesion.errors import SkinlesionError
 
 MEASUREMENTS = {
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from benchmarks.results import folder, is_there, measure, write_page
     from benchmarks.setting import Setting
 
-    overrides = without_plus([word for word in options.words if "=" in word], CONF)
+    overrides = as_hydra_reads([word for word in options.words if "=" in word], CONF)
     typed = [word.partition("=")[2] for word in overrides if word.startswith("backbone=")]
     known = sorted(path.stem for path in (CONF / "backbone").glob("*.yaml"))
     backbones = options.backbones.split(",") if options.backbones else typed or known

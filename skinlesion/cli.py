@@ -27,6 +27,8 @@ Command = Callable[[argparse.ArgumentParser], Run]
 CONF = Path(__file__).parents[1] / "conf"
 INTERRUPTED, TERMINATED = 130, 143  # the shell's exit codes for Ctrl-C and SIGTERM
 GRACE = 4.0  # seconds after SIGTERM in which a step at hand may end
+OPTIONAL = ("experiment", "budget", "debug")  # axes without a choice unless one is named
+PATHS = ("machine.data", "machine.runs", "machine.cache", "weights")
 COMMANDS = {
     "predict": ("classify images with a trained model", "serving.predict:command"),
     "explain": ("show where a trained model looks", "serving.explain:command"),
@@ -165,21 +167,36 @@ def quick_imports() -> Iterator[None]:
         gc.enable()
 
 
-def without_plus(arguments: list[str], config_dir: Path) -> list[str]:
-    """Return the command line with `+axis=choice` as `axis=choice`.
+def as_hydra_reads(arguments: Sequence[str], config_dir: Path) -> list[str]:
+    """Return the command line as Hydra's grammar has it, which nobody should have to know.
 
-    Hydra wants the plus for an axis that has no default and refuses it for one that has; every axis
-    here has one, if only null, and nobody should have to know.
+    Hydra wants `+axis=choice` for an axis that has no default and refuses it for one that has;
+    every axis here has one, if only null. It takes no null for a choice, and paths with spaces,
+    parentheses or `~` only in quotes.
 
     Args:
         arguments: as typed.
         config_dir: the Hydra config folder, whose folders are the axes.
+
+    Raises:
+        SkinlesionError: if an axis that needs a choice is to have none.
     """
-    axes = {path.name for path in config_dir.iterdir() if path.is_dir()}
-    return [
-        argument.lstrip("+") if argument.lstrip("+").split("=")[0] in axes else argument
-        for argument in arguments
-    ]
+    read = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        axis = name.lstrip("+")
+        if equals and (config_dir / axis).is_dir() and axis != "hydra":
+            name = axis
+            choices = sorted(path.stem for path in (config_dir / axis).glob("*.yaml"))
+            if value == "null" and axis in OPTIONAL:
+                continue
+            if value == "null" and "none" not in choices:
+                raise SkinlesionError(f"{axis}=null: expected one of {', '.join(choices)}.")
+            value = "none" if value == "null" else value
+        elif name in PATHS and re.match(r"~|[^'\"$]*[ (]", value):
+            value = f"'{os.path.expanduser(value)}'"
+        read.append(f"{name}{equals}{value}")
+    return read
 
 
 def _config_message(error: Exception, config_dir: str | None) -> str | None:

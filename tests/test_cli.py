@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from skinlesion.cli import COMMANDS, main, report_errors
-from skinlesion.errors import DISK
+from skinlesion.cli import COMMANDS, CONF, as_hydra_reads, main, report_errors
+from skinlesion.errors import DISK, SkinlesionError
 
 SLOW = {"torch", "pandas", "numpy", "timm", "matplotlib", "gradio", "pytorch_lightning"}
 
@@ -86,3 +87,27 @@ def test_what_a_disk_refuses_is_one_line(code: int, capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit) as stop, report_errors():
         raise OSError(code, os.strerror(code), "some/file")
     assert str(stop.value.code).startswith(f"error: some/file: {os.strerror(code)}. ")
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("+attention=none", ["attention=none"]),
+        ("logger=null", ["logger=none"]),
+        ("augment=null", ["augment=none"]),
+        ("debug=null", []),
+        ("machine.data=archive (1)", ["machine.data='archive (1)'"]),
+        ("machine.data=~/x", [f"machine.data='{Path.home()}/x'"]),
+        ("machine.data='quoted already'", ["machine.data='quoted already'"]),
+        ("weights=${oc.env:W}", ["weights=${oc.env:W}"]),
+        ("backbone=glob(*)", ["backbone=glob(*)"]),
+        ("-m", ["-m"]),
+    ],
+)
+def test_a_command_line_need_not_know_hydras_grammar(typed: str, read: list[str]) -> None:
+    assert as_hydra_reads([typed], CONF) == read
+
+
+def test_an_axis_that_needs_a_choice_is_not_left_out() -> None:
+    with pytest.raises(SkinlesionError, match="split=null: expected one of lesion, paper"):
+        as_hydra_reads(["split=null"], CONF)
