@@ -10,14 +10,13 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from skinlesion.data.archive import ImageArchive
 from skinlesion.data.pixels import decode, to_square
@@ -40,7 +39,7 @@ class ImageCache(NamedTuple):
     digest: str
 
 
-def cache_path(folder: Path, archive: ImageArchive, image_ids: Sequence[str], size: int) -> Path:
+def cache_path(folder: Path, archive: ImageArchive, image_ids: Iterable[str], size: int) -> Path:
     """Return where the cache of these images at this size is, or will be."""
     return folder / f"{size}-v{VERSION}-{archive.fingerprint(image_ids)[:16]}"
 
@@ -116,15 +115,11 @@ def _decode_all(
             return f"{image_ids[row]} ({error})"
         return zlib.crc32(data)
 
-    pool, count = ThreadPoolExecutor(os.cpu_count()), len(image_ids)
-    try:
-        results = pool.map(one, range(count))
-        found = [*tqdm(results, f"decoding at {size} px", count, unit="img", disable=None)]
-    finally:
-        pool.shutdown(cancel_futures=True)
+    bar: dict[str, Any] = {"desc": f"decoding at {size} px", "unit": "img", "disable": None}
+    found = thread_map(one, range(len(image_ids)), max_workers=os.cpu_count(), **bar)
     if broken := [result for result in found if isinstance(result, str)]:
         raise SkinlesionError(
-            f"{archive.root}: {len(broken)} of {count} images cannot be decoded: "
+            f"{archive.root}: {len(broken)} of {len(found)} images cannot be decoded: "
             f"{listing(broken, NAMED)}. Fetch them again (make data) or take their rows out of "
             "the metadata table."
         )

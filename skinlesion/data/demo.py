@@ -13,14 +13,14 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import yaml
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from skinlesion.data.drawing import draw_lesion, photograph
 from skinlesion.errors import SkinlesionError
@@ -136,15 +136,14 @@ def write_demo(
         )
     root.parent.mkdir(parents=True, exist_ok=True)
     lesions, ids = plan(images, seed), [f"ISIC_{FIRST_ID + number:07d}" for number in range(images)]
-    drawn: dict[int, bytes] = {}
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))  # numpy and Pillow let go of the GIL
-    try:
-        each = pool.map(lambda lesion: draw_images(lesion, size, seed), lesions)
-        bar = tqdm(each, total=len(lesions), unit="lesion", disable=not progress or None)
-        for lesion, files in zip(lesions, bar, strict=True):
-            drawn |= zip(lesion.images, files, strict=True)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    each = thread_map(  # numpy and Pillow let go of the GIL
+        lambda lesion: zip(lesion.images, draw_images(lesion, size, seed), strict=True),
+        lesions,
+        max_workers=min(8, os.cpu_count() or 1),
+        unit="lesion",
+        disable=not progress or None,
+    )
+    drawn = dict(chain.from_iterable(each))
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as temporary:
         folder = Path(temporary) / root.name
         folder.mkdir()

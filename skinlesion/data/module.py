@@ -59,20 +59,20 @@ class LesionDataset(Dataset[Batch]):
         self.augment, self.seed = augment, seed
 
     def __getitems__(self, draws: list[Draw]) -> Batch:
-        """Return the batch of these draws."""
-        index = np.array([sample for _, sample in draws])
-        images = self.samples.images[self.samples.rows[index]]  # (B, S, S, 3), a copy
+        """Return the batch of these draws, which are of one epoch."""
+        index = torch.tensor([sample for _, sample in draws]).to(self.labels.device)  # (B,)
+        metadata, label = self.metadata[index], self.labels[index]  # (B, M), (B,)
+        image = self._images(draws, index)  # (B, 3, S, S)
+        return {"image": image, "metadata": metadata, "label": label, "index": index}
+
+    def _images(self, draws: list[Draw], index: Tensor) -> Tensor:
+        images = self.samples.images[self.samples.rows[index.numpy()]]  # (B, S, S, 3), a copy
         if self.augment is not None:
             for image, draw in zip(images, draws, strict=True):
                 seed = np.random.SeedSequence([self.seed, *draw]).generate_state(1)[0]
                 image[:] = self.augment(image, int(seed))
         # The permuted view is channels_last in memory, which convolutions prefer.
-        return {
-            "image": torch.from_numpy(images).permute(0, 3, 1, 2),  # (B, 3, S, S)
-            "metadata": self.metadata[index],  # (B, M)
-            "label": self.labels[index],  # (B,)
-            "index": torch.from_numpy(index),  # (B,)
-        }
+        return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 class LesionDataModule(pl.LightningDataModule):
@@ -127,7 +127,7 @@ class LesionDataModule(pl.LightningDataModule):
         chosen = np.flatnonzero(self.samples.frame["split"] == part)
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         resident = self._wants_residence(device)
-        dataset: Dataset[Batch] = LesionDataset(self.samples, augment, self.seed)
+        dataset = LesionDataset(self.samples, augment, self.seed)
         if resident:
             from skinlesion.data.resident import ResidentDataset
 
@@ -154,6 +154,6 @@ class LesionDataModule(pl.LightningDataModule):
             free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
             self.resident = needed <= free / 2
             if device.type == "cuda" and not self.resident:
-                sizes = needed / 1e9, free / 1e9
-                log.info("the images (%.1f GB) stay on the host: the GPU has %.1f GB", *sizes)
+                text = "the images (%.1f GB) stay on the host: the GPU has %.1f GB"
+                log.info(text, needed / 1e9, free / 1e9)
         return self.resident

@@ -1,8 +1,7 @@
 """The images and the metadata of a finished run, by image id."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,8 +14,7 @@ from skinlesion.data.table import read_table
 from skinlesion.errors import SkinlesionError
 
 
-@dataclass(frozen=True)
-class RunImages:
+class RunImages(NamedTuple):
     """What a run was trained and measured on; the table is by image id.
 
     Attributes:

@@ -55,8 +55,7 @@ class Samples:
     @cached_property
     def labels(self) -> np.ndarray:
         """(N,) int64 positions in `classes`."""
-        codes = pd.Categorical(self.frame["dx"], categories=self.classes).codes
-        return codes.astype(np.int64)
+        return pd.Index(self.classes).get_indexer(pd.Index(self.frame["dx"])).astype(np.int64)
 
     @cached_property
     def metadata(self) -> np.ndarray:
@@ -94,7 +93,7 @@ class CheckedArchive:
 
     def digest(self, cache: Path, size: int) -> str | None:
         """Return the data's digest (see `Samples`), None before the images were decoded."""
-        path = cache_path(cache, self.archive, self.table["image_id"].tolist(), size)
+        path = cache_path(cache, self.archive, self.table["image_id"], size)
         return self.load(cache, size).digest if path.exists() else None
 
     def load(self, cache: Path, size: int) -> Samples:
@@ -103,10 +102,10 @@ class CheckedArchive:
         Raises:
             SkinlesionError: if images cannot be decoded or the cache cannot be written.
         """
-        image_ids = self.table["image_id"].tolist()
-        images, digest = open_cache(cache, self.archive, image_ids, size)
+        image_ids = self.table["image_id"]
+        images, digest = open_cache(cache, self.archive, [*image_ids], size)
         digest = hashlib.sha256((table_digest(self.table) + digest).encode()).hexdigest()
-        rows = pd.Index(image_ids).get_indexer(self.frame["image_id"])
+        rows = pd.Index(image_ids).get_indexer(pd.Index(self.frame["image_id"]))
         return Samples(self.frame, images, rows, self.classes, self.encoder, digest)
 
 
@@ -132,9 +131,9 @@ def open_archive(
     except SkinlesionError as error:
         problems.append(str(error))
     if problems:
+        things = "1 thing is" if len(problems) == 1 else f"{len(problems)} things are"
         raise SkinlesionError(
-            f"{root} cannot be used, {len(problems)} "
-            f"{'thing is' if len(problems) == 1 else 'things are'} wrong:\n"
+            f"{root} cannot be used, {things} wrong:\n"
             + "".join(f"  - {problem}\n" for problem in problems)
             + "Mend the table or the images (HAM10000: fetch it again, make data), or what "
             "conf/data says of them (docs/own-data.md)."
