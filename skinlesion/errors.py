@@ -9,7 +9,7 @@ T = TypeVar("T")
 # What a disk may answer that is no fault of the program.
 DISK = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG),
-    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR),
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
 }
 
 
@@ -71,7 +71,7 @@ def _problem(found: Any, kind: type, where: str) -> str:
     if found["type"] in ("missing", "missing_argument"):
         return f"{name}: expected a value"
     problem = found["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    value = "" if isinstance(found["input"], dict | list) else f"={found['input']}"
+    value = "" if isinstance(found["input"], dict | list) else f"={str(found['input'])[:200]}"
     return f"{name}{value}: {problem}" if name else problem
 
 

@@ -64,7 +64,7 @@ class GessertMLP(nn.Module):
             raise ValueError(f"metadata.missing={missing}: expected a probability below 1")
         self.width, self.missing = width, missing
         self.owner: Tensor  # (M,) which property a feature belongs to
-        owner = torch.arange(len(properties)).repeat_interleave(torch.tensor([*properties]))
+        owner = torch.tensor([i for i, size in enumerate(properties) for _ in range(size)])
         self.register_buffer("owner", owner, persistent=False)
         self.layers = nn.Sequential(
             *self._layer(sum(properties), width, dropout), *self._layer(width, width, dropout)

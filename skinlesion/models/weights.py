@@ -44,12 +44,23 @@ def _in_timm(model: str) -> str:
 
 
 def _of_the_architecture(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """timm would read a file that `checkpoint_path` names."""
+    """timm would read a file that `checkpoint_path` names, or build a million layers."""
     if files := [name for name in kwargs if name.startswith(("pretrained", "checkpoint", "cache"))]:
         raise ValueError(f"expected arguments of the architecture, not {listing(files)}")
+    if large := [name for name, value in kwargs.items() if not _is_small(value)]:
+        raise ValueError(f"expected numbers of at most {LARGEST:,} in {listing(large)}")
     return kwargs
 
 
+def _is_small(value: Any) -> bool:
+    if isinstance(value, list | dict):
+        inside = value.values() if isinstance(value, dict) else value
+        return len(value) <= LARGEST and all(map(_is_small, inside))
+    return not isinstance(value, int | float) or abs(value) <= LARGEST
+
+
+LARGEST = 1024  # number in an argument of timm
+Text = Annotated[str, Field(max_length=200)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 
@@ -72,14 +83,14 @@ class BackboneSpec:
             (1 - Keras'); None where there is no batch norm.
     """
 
-    name: str
-    timm_model: Annotated[str, AfterValidator(_in_timm)]
-    cut: str
+    name: Text
+    timm_model: Annotated[Text, AfterValidator(_in_timm)]
+    cut: Text
     input_size: Annotated[int, Strict(), Field(ge=1, le=4096)]
     mean: tuple[Number, Number, Number]
     std: tuple[Positive, Positive, Positive]
     channels: Literal["rgb", "bgr"] = "rgb"
-    pretrained: str | None = None
+    pretrained: Text | None = None
     timm_kwargs: Annotated[dict[str, Any], AfterValidator(_of_the_architecture)] | None = None
     strides: Literal["keras_v1"] | None = None
     keras_momentum: Annotated[Number, Field(gt=0, le=1)] | None = None
@@ -230,13 +241,16 @@ def load_state(path: str) -> dict[str, Tensor]:
         ) from None
     within = {name[6:]: value for name, value in state.items() if name.startswith("model.")}
     state = clean_state_dict(within) or state
+    state.pop("n_averaged", None)  # torch's moving average counts
     if any(name.startswith(("network.backbone.", "backbone.trunk.")) for name in state):
         raise SkinlesionError(
             f"{path} holds a whole network that skinlesion trained, not the weights of a backbone: "
             "it is a model for skinlesion predict."
         )
-    if not all(isinstance(value, Tensor) for value in state.values()):
-        raise SkinlesionError(f"{path} holds no state dict (names and tensors).")
+    if not all(isinstance(value, Tensor) and not value.is_meta for value in state.values()):
+        raise SkinlesionError(
+            f"{path} holds no state dict (names and tensors), but {listing([*state])}."
+        )
     return state
 
 

@@ -9,8 +9,7 @@ from skinlesion.models.weights import BackboneSpec
 
 MOST = 8192  # units of a layer
 Size = Annotated[int, Strict(), Field(ge=1, le=MOST)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[Finite, Field(gt=0)]
+Finite = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Names = Annotated[list[Name], Field(max_length=1000)]
 
@@ -25,7 +24,7 @@ class _Module(BaseModel):
     name: str
     maps: Size = 1
     width: Size = 1
-    layers: Annotated[int, Field(le=8)] = 1
+    layers: Annotated[int, Strict(), Field(ge=1, le=8)] = 1
 
 
 class _Network(_Strict):
@@ -34,9 +33,9 @@ class _Network(_Strict):
     backbone: BackboneSpec
     attention: _Module
     metadata: _Module
-    classes: int
+    classes: Size
     properties: list[Size]
-    dropout: Annotated[float, Field(ge=0, le=1)] = 0.5
+    dropout: Annotated[Finite, Field(ge=0, le=1)] = 0.5
     pooling: str = "max"
     hidden: Size | None = None
 
@@ -47,7 +46,7 @@ class _Property(_Strict):
     low: Finite = 0.0
     high: Finite = 0.0
     mean: Finite = 0.0
-    std: Positive = 1.0
+    std: Annotated[Finite, Field(gt=0)] = 1.0
     values: Names = []
     seen: Names = []
 
@@ -76,7 +75,7 @@ class Description(BaseModel):
     network: _Network
     classes: Annotated[Names, Field(min_length=2)]
     encoder: _Encoder
-    temperature: Positive
+    temperature: Annotated[Finite, Field(ge=0.01, le=100)]
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> "Description":

@@ -32,6 +32,7 @@ HEADER = "skinlesion"  # the header's field
 EXPECTED = (
     "Expected a run directory (runs/<backbone>/<key>/seed<k>) or a file of skinlesion export."
 )
+OTHER = f"it is damaged, of another kind or of another release ({{}}). {EXPECTED}"
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,7 @@ class LesionModel:
         self.encoder = MetadataEncoder.from_dict(description["encoder"])
         self.temperature: float = description["temperature"]
         self.device = torch.device(device)
-        self.network: Classifier = build_classifier(**description["network"]).eval()
-        self.network.load_state_dict(state)
+        self.network = _network(description["network"], state)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.size = self.network.backbone.spec.input_size
 
@@ -185,15 +185,29 @@ def load_run(path: str | Path, device: str = "cpu") -> LesionModel:
     try:
         return LesionModel(*read(path), device)
     except SkinlesionError as error:
-        raise SkinlesionError(f"{path} cannot be loaded as a model: {error}") from None
+        why = _one_line(error)
     except pickle.UnpicklingError:  # torch's own message advises to run the code that is in it
-        why = "the checkpoint holds more than tensors and plain values"
+        why = OTHER.format("the checkpoint holds more than tensors and plain values")
     except Exception as error:  # of torch, safetensors, json: each has its own
-        why = " ".join(str(error).split())[:300] or type(error).__name__
-    raise SkinlesionError(
-        f"{path} cannot be loaded as a model: it is damaged, of another kind or of another release "
-        f"({why}). {EXPECTED}"
-    )
+        why = OTHER.format(_one_line(error) or type(error).__name__)
+    raise SkinlesionError(f"{path} cannot be loaded as a model: {why}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:800]
+
+
+def _network(described: Mapping[str, Any], state: Mapping[str, Tensor]) -> Classifier:
+    """Return the network of some weights; no memory is taken before they are known to fit."""
+    with torch.device("meta"):
+        network = build_classifier(**described)
+    wanted = network.state_dict()
+    found = {n: v.to(wanted[n].dtype) if n in wanted else v for n, v in state.items()}
+    network.load_state_dict(found, assign=True)
+    if any(buffer.is_meta for buffer in network.buffers()):  # which are no weights, but computed
+        network = build_classifier(**described)
+        network.load_state_dict(found)
+    return network.eval()
 
 
 def run_directory(path: Path) -> RunDirectory:
@@ -219,6 +233,8 @@ def _read_run(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         )
     if found == (False, True):
         raise SkinlesionError("it has no weights (checkpoints/best.ckpt): a copy for tables only.")
+    if found == (False, False) and path.is_file():
+        raise SkinlesionError(f"it is a file, but none that holds a whole model. {EXPECTED}")
     if found == (False, False):
         inside = sorted(str(done.parent) for done in path.rglob("DONE"))
         runs = f"Runs in it: {listing(inside)}" if inside else "There is no finished run in it"

@@ -81,6 +81,9 @@ WRAPPED = {
     "state_dict": lambda state: {"state_dict": state, "epoch": 3},
     "model": lambda state: {"model": state, "optimizer": {}},
     "DataParallel": lambda state: prefixed(state, "module."),
+    "torch's AveragedModel": lambda state: (
+        prefixed(state, "module.") | {"n_averaged": torch.ones(1)}
+    ),
     "Lightning": lambda state: {
         "state_dict": prefixed(state, "model.") | {"loss.weight": torch.ones(7)},
         "pytorch-lightning_version": "2.6.4",
@@ -176,6 +179,11 @@ def test_a_network_of_our_own_is_refused_by_what_it_is(refused, config, tmp_path
 def test_a_file_without_state_dict_is_refused(refused, tmp_path, content):
     torch.save(content, tmp_path / "w.pth")
     refused(tmp_path / "w.pth", "w.pth (cannot be read as weights|holds no state dict)")
+
+
+def test_what_a_file_holds_in_the_place_of_weights_is_said(refused, state, tmp_path):
+    file = saved({"params": state, "epoch": 1}, tmp_path / "w.pth")
+    refused(file, r"no state dict \(names and tensors\), but params, epoch\.")
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])

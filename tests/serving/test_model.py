@@ -116,8 +116,19 @@ def test_a_file_holds_all_that_a_run_does(model: LesionModel, file: Path, photo:
     ("place", "value", "message"),
     [
         ("network.backbone.input_size", 20000, r"input_size=20000"),
-        ("network.backbone.timm_model", "hf-hub:some/model", "not of a hub or a folder"),
-        ("network.backbone.timm_kwargs", {"checkpoint_path": "/etc/passwd"}, "architecture"),
+        *(
+            ("network.backbone.timm_model", name, "not of a hub or a folder")
+            for name in ("hf-hub:some/model", "hf_hub:some/model", "local-dir:/etc", "../model")
+        ),
+        *(
+            ("network.backbone.timm_kwargs", {name: "/etc/passwd"}, f"architecture, not {name}")
+            for name in ("checkpoint_path", "pretrained", "pretrained_cfg", "cache_dir")
+        ),
+        ("network.backbone.timm_kwargs", {"depth_multiplier": 1e6}, "at most 1,024 in depth_mult"),
+        ("network.backbone.timm_kwargs", {"layers": [1, 10**6]}, "at most 1,024 in layers"),
+        # A larger network than the weights are of: it is not even tried.
+        ("network.backbone.timm_model", "vit_giant_patch14_dinov2", "no such node"),
+        ("network.hidden", 8192, "Missing key"),
         ("network.backbone.std", [0.0, 1.0, 1.0], r"std\.0=0\.0"),
         ("network.hidden", 10**9, r"hidden=1000000000"),
         ("network.metadata.width", 10**9, r"metadata\.width"),
@@ -126,7 +137,10 @@ def test_a_file_holds_all_that_a_run_does(model: LesionModel, file: Path, photo:
         ("classes", ["a"] * 7, "whose names differ"),
         ("encoder.properties.age.std", 0, r"std=0"),
         ("encoder.properties.sex.seen", ["both"], "among the values"),
+        ("classes", ["a" * 10**6, *"bcdefg"], "at most 200 characters"),
         ("temperature", 0, "temperature=0"),
+        ("temperature", 1e-300, "temperature=1e-300"),
+        ("temperature", "1", "temperature=1: expected a valid number"),
         ("temperature", float("nan"), "temperature=nan"),
     ],
 )

@@ -1,19 +1,17 @@
 """One run's folder of exported files, with a model card and a record of all that was measured."""
 
 import json
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from skinlesion.data.ham10000 import CLASSES
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.measured import Measured
+from skinlesion.files import replacing_folder
 from skinlesion.runs.directory import RunDirectory
 from skinlesion.runs.predictions import read_predictions
 from skinlesion.runs.provenance import provenance
@@ -74,7 +72,7 @@ def export_run(
         formats = [kind for kind in formats if kind != "int8"]
     record = {"run": name} | _record(directory, model, part, images)
     folder = run / "export" if out is None else out / name
-    with _replacing_folder(folder) as beside:
+    with replacing_folder(folder, OURS) as beside:
         measured = {"safetensors": part} if record["trained"] else {}
         for kind in formats:
             path = beside / FORMATS[kind].file
@@ -167,27 +165,3 @@ def _record(
         "files": {},
         "provenance": made,
     }
-
-
-@contextmanager
-def _replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder beside, and put it in the place of this one once the block has succeeded.
-
-    What lies in the old one and is not ours is kept. Whatever happens, nothing is left beside.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
-        new, old = Path(beside, "new"), Path(beside, "old")
-        new.mkdir()
-        yield new
-        for path in folder.iterdir() if folder.exists() else ():
-            if path.name not in OURS:
-                (shutil.copytree if path.is_dir() else shutil.copy2)(path, new / path.name)
-        try:
-            if folder.exists():
-                folder.rename(old)
-            new.rename(folder)
-        except BaseException:
-            if old.exists() and not folder.exists():
-                old.rename(folder)
-            raise

@@ -9,6 +9,8 @@ stay in float32: docs/use.md has what every layer costs.
 import io
 import json
 import logging
+import tempfile
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -30,6 +32,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from tqdm import tqdm
 
+from skinlesion.errors import SkinlesionError
 from skinlesion.serving.export.images import Images
 from skinlesion.serving.export.measure import Exported, Outputs, Runtime, example
 from skinlesion.serving.model import HEADER, LesionModel
@@ -49,7 +52,7 @@ def write_onnx(model: LesionModel, path: Path) -> None:
     """
     inputs = example(model, batch=2)  # of 1, the exporter would make a constant
     batch = torch.export.Dim("batch")
-    with _quiet():
+    with _making(path):
         program: Any = torch.onnx.export(
             Exported(model).eval(),
             inputs,
@@ -84,7 +87,7 @@ def quantize(source: Path, path: Path, images: Images) -> dict[str, Any]:
     The images are of the training part, to calibrate with.
     """
     prepared = path.with_suffix(".prepared.onnx")
-    with _quiet():
+    with _making(path):
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
     graph = onnx.load(prepared)
     for index, node in enumerate(graph.graph.node):
@@ -99,7 +102,7 @@ def quantize(source: Path, path: Path, images: Images) -> dict[str, Any]:
     reads = [given.name for given in graph.graph.input]
     with (
         tqdm(total=len(images), desc="calibrating int8", unit="img", disable=None) as bar,
-        _quiet(),
+        _making(path),
     ):
         quantize_static(
             prepared,
@@ -148,13 +151,20 @@ class _Reader(CalibrationDataReader):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what exporter and quantiser tell every caller and no user can act on."""
+def _making(path: Path) -> Iterator[None]:
+    """Silence what exporter and quantiser tell every caller, and make their errors one line."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
+    except OSError:
+        raise
+    except Exception as error:  # each has its own, also for a disk that is full
+        raise SkinlesionError(
+            f"{path.name} cannot be made: {textwrap.shorten(str(error), 300)} Is there room in "
+            f"{path.parent.parent.parent} and {tempfile.gettempdir()}?"
+        ) from error
     finally:
         logging.disable(before)
