@@ -108,5 +108,5 @@ data: setup  ## Download HAM10000 (3 GB) into data/ham10000
 
 lock: setup  ## Write requirements.lock anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --extra dev \
+	$(BIN)/uv pip compile --upgrade --universal --generate-hashes --python-version 3.11 --extra dev \
 	  --no-annotate --no-header --no-emit-index-url --output-file requirements.lock pyproject.toml
