@@ -39,9 +39,6 @@ class ImageArchive:
 
     Looks for images in `root`, in its folders, and in its `HAM10000_images_part_*.zip`.
 
-    Args:
-        root: folder of the archive.
-
     Attributes:
         ambiguous: image id → its files, where there are two that differ, as a mask and its image;
             those of one size are compared when they are read.

@@ -8,7 +8,6 @@ the second way is plain torch: one affine grid for each image, read bilinearly.
 import math
 import os
 import random
-import warnings
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -40,11 +39,7 @@ class Geometric:
     DRAWS: ClassVar[int] = 7  # random numbers that `on_device` wants for an image
 
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
-        """Return an image (H, W, 3) uint8 as another of that shape; the same seed, the same image.
-
-        Raises:
-            ValueError: if albumentations does not know an argument (it would only warn).
-        """
+        """Return an image (H, W, 3) uint8 as another of that shape, which the seed decides."""
         # One stream for all steps: by set_random_seed each would draw the same numbers, so that an
         # image would be flipped both ways or not at all.
         self.albumentations.set_random_state(np.random.default_rng(seed), random.Random(seed))
@@ -66,24 +61,19 @@ class Geometric:
 
         cv2.setNumThreads(0)  # the data loader's workers are the parallelism
         shift, zoom = (-self.shift, self.shift), (1 - self.zoom, 1 + self.zoom)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
-            try:
-                return A.Compose(
-                    [
-                        A.HorizontalFlip(p=0.5 * self.flip),
-                        A.VerticalFlip(p=0.5 * self.flip),
-                        A.Affine(
-                            rotate=(-self.rotation, self.rotation),
-                            translate_percent={"x": shift, "y": shift},
-                            scale={"x": zoom, "y": zoom},
-                            border_mode=cv2.BORDER_REPLICATE,
-                            p=1.0,
-                        ),
-                    ]
-                )
-            except UserWarning as warning:
-                raise ValueError(str(warning)) from None
+        return A.Compose(
+            [
+                A.HorizontalFlip(p=0.5 * self.flip),
+                A.VerticalFlip(p=0.5 * self.flip),
+                A.Affine(
+                    rotate=(-self.rotation, self.rotation),
+                    translate_percent={"x": shift, "y": shift},
+                    scale={"x": zoom, "y": zoom},
+                    border_mode=cv2.BORDER_REPLICATE,
+                    p=1.0,
+                ),
+            ]
+        )
 
     def on_device(self, images: Any, draws: Any) -> Any:
         """Return images (B, 3, S, S) uint8 as others of that shape, on the device where they lie.

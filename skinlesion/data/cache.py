@@ -47,13 +47,7 @@ def cache_path(folder: Path, archive: ImageArchive, image_ids: Iterable[str], si
 def open_cache(
     folder: Path, archive: ImageArchive, image_ids: Sequence[str], size: int
 ) -> ImageCache:
-    """Open the cache of these images, building it at the first use.
-
-    Args:
-        folder: where caches are kept; created if need be.
-        archive: the images.
-        image_ids: which images, in the order of the cache's rows.
-        size: height and width of a cached image, in pixels.
+    """Open the cache of these images at `size` pixels square, building it at the first use.
 
     Raises:
         SkinlesionError: if images cannot be decoded, or the cache cannot be written.

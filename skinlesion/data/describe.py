@@ -82,8 +82,8 @@ def describe_tables(
 def _classes(cells: pd.DataFrame, label: str | None, one_hot: Sequence[str]) -> dict[str, int]:
     """Return the images of each class."""
     if label is None:
-        marks = cells[list(one_hot)].apply(pd.to_numeric, errors="coerce").eq(1).sum()
-        counts = {name: int(marks[name]) for name in one_hot}
+        marks = cells[[*one_hot]].apply(pd.to_numeric, errors="coerce").eq(1)
+        counts = {name: int(count) for name, count in marks.sum().items()}
     else:
         labels = cells[label].dropna()
         numbers = pd.to_numeric(labels, errors="coerce").astype(object)

@@ -40,17 +40,11 @@ class RemoteFile(NamedTuple):
     md5: str
 
 
+IMAGES, TABLE = "HAM10000_images_part_", "HAM10000_metadata.csv"
 FILES = (
-    RemoteFile(
-        "HAM10000_images_part_1.zip", "3172585", 1_366_522_108, "4639bfa73ab251610530a97c898e6e46"
-    ),
-    RemoteFile(
-        "HAM10000_images_part_2.zip", "3172584", 1_403_566_547, "da43d6cc50f6613013be07e8986b384b"
-    ),
-    RemoteFile(
-        "HAM10000_metadata.csv",
-        *("4338392?format=original", 690_218, "8f85fb1aa29d80a2797247e434deb79d"),
-    ),
+    RemoteFile(f"{IMAGES}1.zip", "3172585", 1_366_522_108, "4639bfa73ab251610530a97c898e6e46"),
+    RemoteFile(f"{IMAGES}2.zip", "3172584", 1_403_566_547, "da43d6cc50f6613013be07e8986b384b"),
+    RemoteFile(TABLE, "4338392?format=original", 690_218, "8f85fb1aa29d80a2797247e434deb79d"),
 )
 
 
@@ -59,11 +53,6 @@ def download(root: Path, server: str = SERVER, files: Sequence[RemoteFile] = FIL
 
     Broken off at any moment, the same call goes on from the bytes that are there (`<name>.part`).
     A file gets its name only after its checksum was found right; one that has both is skipped.
-
-    Args:
-        root: the folder; made if missing.
-        server: base address of the Dataverse installation.
-        files: what is fetched.
 
     Raises:
         SkinlesionError: no network, no space, a folder that cannot be written, or a file that is

@@ -43,7 +43,7 @@ class Number:
         """Learn from the training rows."""
         values = column.to_numpy(float)
         if np.isnan(values).all():
-            return replace(self, mean=0.0, std=1.0)
+            return self
         return replace(self, mean=float(np.nanmean(values)), std=float(np.nanstd(values)) or 1.0)
 
     def encode(self, column: pd.Series, missing: str) -> np.ndarray:
@@ -81,9 +81,7 @@ class Category:
 
     def fit(self, column: pd.Series) -> "Category":
         """Learn from the training rows."""
-        found = set(column.unique())
-        seen = tuple(value for value in self.values if value in found)
-        return replace(self, seen=seen)
+        return replace(self, seen=tuple(value for value in self.values if (column == value).any()))
 
     def encode(self, column: pd.Series, missing: str) -> np.ndarray:
         """Return (N, 1 + values)."""
@@ -136,8 +134,9 @@ class MetadataEncoder:
         Args:
             frame: a column for each property; a missing number is NaN, a missing value `unknown`.
         """
-        every = self.properties.items()
-        columns = [known.encode(frame[name], self.missing) for name, known in every]
+        columns = [
+            known.encode(frame[name], self.missing) for name, known in self.properties.items()
+        ]
         return np.concatenate([np.empty((len(frame), 0)), *columns], axis=1, dtype=np.float32)
 
     def frame(self, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -157,8 +156,10 @@ class MetadataEncoder:
                     f"{name}: there is no such property, expected one of "
                     f"{', '.join(self.properties)}.{_nearest(name, self.properties)}"
                 )
-        every = self.properties.items()
-        read = {name: [known.read(name, row.get(name)) for row in rows] for name, known in every}
+        read = {
+            name: [known.read(name, row.get(name)) for row in rows]
+            for name, known in self.properties.items()
+        }
         return pd.DataFrame(read, index=range(len(rows)))
 
     def to_dict(self) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def open_run_images(config: DictConfig, root: Path | None = None) -> RunImages:
     """Open the images of a run, but for those whose rows something is wrong with by now.
 
     Args:
-        config: of the run (`RunDirectory.config`).
+        config: of the run.
         root: their folder; None: the one that the run was trained on.
 
     Raises:

@@ -48,9 +48,9 @@ class Samples:
         return self.__dict__ | {"images": getattr(images, "filename", images)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        if not isinstance(state["images"], np.ndarray):
+            state["images"] = np.load(state["images"], mmap_mode="r")
         self.__dict__.update(state)
-        if not isinstance(self.images, np.ndarray):
-            self.__dict__["images"] = np.load(self.images, mmap_mode="r")
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -116,9 +116,9 @@ def open_archive(
 
     Args:
         root: its folder.
-        data: what it is made of (conf/data/).
+        data: what it is made of, as conf/data/ says it.
         split: the protocol.
-        missing: see `MetadataEncoder`.
+        missing: how `MetadataEncoder` encodes what is unknown.
 
     Raises:
         SkinlesionError: one error that names all that is wrong, before any image is decoded.

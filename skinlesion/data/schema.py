@@ -17,11 +17,8 @@ TAKEN = ("image_id", "lesion_id", "dx", "split", "label", "image")
 
 def _as_name(value: Any) -> str:
     # YAML reads yes, no, on and off as truth values.
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, str | int | float)
-        or not str(value).strip()
-    ):
+    written = isinstance(value, str | int | float) and not isinstance(value, bool)
+    if not written or not str(value).strip():
         raise ValueError("expected a name (yes and no need quotes)")
     return normalize("NFC", str(value).strip())
 
@@ -30,10 +27,8 @@ def distinct(names: list[str]) -> list[str]:
     """Return names that differ, and not in capitals alone; a ValueError says which do not."""
     counts = Counter(name.casefold() for name in names)
     if twice := [name for name in dict.fromkeys(names) if counts[name.casefold()] > 1]:
-        raise ValueError(
-            f"{listing(twice)} more than once; expected names that differ, and not in capitals "
-            "alone"
-        )
+        expected = "expected names that differ, and not in capitals alone"
+        raise ValueError(f"{listing(twice)} more than once; {expected}")
     return names
 
 
@@ -88,10 +83,8 @@ class Property(BaseModel, extra="forbid"):
     @model_validator(mode="after")
     def _one_kind(self) -> "Property":
         if (self.range is None) == (self.values is None):
-            found = "neither" if self.range is None else "both"
-            raise ValueError(
-                f"expected one of range: [low, high] and values: [a, b, …], found {found}"
-            )
+            expected = "expected one of range: [low, high] and values: [a, b, …]"
+            raise ValueError(f"{expected}, found {'neither' if self.range is None else 'both'}")
         if self.range is not None and self.range[0] >= self.range[1]:
             raise ValueError("range: expected two numbers, [lowest, highest]")
         return self

@@ -128,11 +128,7 @@ def table_digest(frame: pd.DataFrame) -> str:
 
 
 def find_tables(root: Path, names: Sequence[str]) -> list[Path]:
-    """Return the files of the tables.
-
-    Raises:
-        SkinlesionError: if one is missing.
-    """
+    """Return the files of the tables; a SkinlesionError names one that is missing."""
     found = []
     for name in names:
         whole = name.lower().endswith(tuple(filter(None, ENDINGS)))
@@ -152,12 +148,10 @@ def find_tables(root: Path, names: Sequence[str]) -> list[Path]:
 def join_tables(
     paths: Sequence[Path], image: str, wanted: Sequence[str]
 ) -> tuple[pd.DataFrame, list[str], list[str]]:
-    """Read tables and join them by the image column.
+    """Read tables and join them by the column `image`, which each has.
 
     Args:
-        paths: of the tables.
-        image: the image column, which each of them has.
-        wanted: the other columns, each in one of them; capitals do not count.
+        wanted: the other columns, each in one of the tables; capitals do not count.
 
     Returns:
         The columns asked for, a row for each image that is in every table, as text, NaN where a
@@ -166,7 +160,7 @@ def join_tables(
     Raises:
         SkinlesionError: if a file is no table, a column is missing, or in two of them.
     """
-    every, expected = ", ".join(map(str, paths)), list(dict.fromkeys((*wanted, image)))
+    every, expected = ", ".join(map(str, paths)), [*dict.fromkeys((*wanted, image))]
     folded = {name.casefold(): name for name in expected}
     tables = [
         read_cells(path).rename(columns=lambda name: folded.get(name.casefold(), name))

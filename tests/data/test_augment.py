@@ -130,14 +130,9 @@ def test_the_seed_alone_decides_the_image_also_in_a_worker_that_is_not_forked(
     np.testing.assert_array_equal(picture, before)
 
 
-@pytest.mark.parametrize("name", ["HorizontalFlip", "VerticalFlip", "Affine"])
-def test_an_argument_that_albumentations_does_not_know_is_an_error(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    known = getattr(albumentations, name)
-    monkeypatch.setattr(albumentations, name, lambda **given: known(**given, cval=0))
-    with pytest.raises(ValueError, match="cval"):
-        _ = Geometric(rotation=180, shift=0.1, zoom=0.1, flip=True).albumentations
+@pytest.mark.filterwarnings("error")
+def test_albumentations_knows_every_argument_of_which_it_would_only_warn() -> None:
+    assert only().albumentations
 
 
 @pytest.mark.parametrize(
