@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,34 +75,6 @@ def whole_jpegs() -> dict[str, bytes]:
     return files
 
 
-def write_archive(
-    root: Path,
-    table: pd.DataFrame,
-    jpegs: dict[str, bytes],
-    layout: str = "folders",
-    metadata: str = "HAM10000_metadata.csv",
-    **options: Any,
-) -> Path:
-    """Write an archive into a new folder; options are of `DataFrame.to_csv`."""
-    root.mkdir()
-    table.to_csv(root / metadata, **{"index": False} | options)
-    ids = sorted(jpegs)
-    half = len(ids) // 2
-    for part, members in (("1", ids[:half]), ("2", ids[half:])):
-        name = f"HAM10000_images_part_{part}"
-        if layout in ("zips", "nested zips") or (layout, part) == ("zip and folder", "1"):
-            prefix = f"{name}/" if layout == "nested zips" else ""
-            with zipfile.ZipFile(root / f"{name}.zip", "w") as file:
-                for image_id in members:
-                    file.writestr(f"{prefix}{image_id}.jpg", jpegs[image_id])
-        else:
-            folder = root / {"root": ".", "one folder": "images"}.get(layout, name)
-            folder.mkdir(exist_ok=True)
-            for image_id in members:
-                (folder / f"{image_id}.jpg").write_bytes(jpegs[image_id])
-    return root
-
-
 class Place:
     """Where a test writes archives and reads them.
 
@@ -117,12 +90,37 @@ class Place:
         self.ids = table["image_id"].tolist()
         self.cache = folder / "cache"
 
-    def write(self, layout: str = "folders", **options: Any) -> Path:
-        """Write an archive into a new folder."""
+    def write(
+        self,
+        layout: str = "folders",
+        table: pd.DataFrame | None = None,
+        jpegs: dict[str, bytes] | None = None,
+        metadata: str = "HAM10000_metadata.csv",
+        **options: Any,
+    ) -> Path:
+        """Write an archive into a new folder; options are of `DataFrame.to_csv`."""
         root = self.folder / f"archive{len(list(self.folder.glob('archive*')))}"
-        return write_archive(
-            root, **{"table": self.table, "jpegs": self.jpegs, "layout": layout} | options
+        root.mkdir()
+        table, jpegs = (
+            self.table if table is None else table,
+            self.jpegs if jpegs is None else jpegs,
         )
+        table.to_csv(root / metadata, **{"index": False} | options)
+        ids = sorted(jpegs)
+        half = len(ids) // 2
+        for part, members in (("1", ids[:half]), ("2", ids[half:])):
+            name = f"HAM10000_images_part_{part}"
+            if layout in ("zips", "nested zips") or (layout, part) == ("zip and folder", "1"):
+                prefix = f"{name}/" if layout == "nested zips" else ""
+                with zipfile.ZipFile(root / f"{name}.zip", "w") as file:
+                    for image_id in members:
+                        file.writestr(f"{prefix}{image_id}.jpg", jpegs[image_id])
+            else:
+                folder = root / {"root": ".", "one folder": "images"}.get(layout, name)
+                folder.mkdir(exist_ok=True)
+                for image_id in members:
+                    (folder / f"{image_id}.jpg").write_bytes(jpegs[image_id])
+        return root
 
     def read(self, *layout: str, **options: Any) -> tuple[pd.DataFrame, list[str]]:
         """Write an archive and read its table: the good rows, and what is wrong."""
@@ -138,14 +136,16 @@ class Place:
         return self.open(root, split, **data).load(self.cache, 16)
 
 
+@pytest.fixture(scope="session")
+def filled(
+    whole_table: pd.DataFrame, whole_jpegs: dict[str, bytes], ham10000: dict[str, Any]
+) -> Callable[[Path], Place]:
+    return lambda folder: Place(folder, whole_table, whole_jpegs, ham10000)
+
+
 @pytest.fixture
-def place(
-    tmp_path: Path,
-    whole_table: pd.DataFrame,
-    whole_jpegs: dict[str, bytes],
-    ham10000: dict[str, Any],
-) -> Place:
-    return Place(tmp_path, whole_table, whole_jpegs, ham10000)
+def place(tmp_path: Path, filled: Callable[[Path], Place]) -> Place:
+    return filled(tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -159,13 +159,7 @@ def real_table(ham10000: dict[str, Any]) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def samples(
-    whole_table: pd.DataFrame,
-    whole_jpegs: dict[str, bytes],
-    ham10000: dict[str, Any],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Samples:
+def samples(tmp_path_factory: pytest.TempPathFactory, filled: Callable[[Path], Place]) -> Samples:
     """By lesion, 16 pixels wide: 14 validation, 14 test and 30 training images."""
-    folder = tmp_path_factory.mktemp("samples")
-    root = write_archive(folder / "archive", whole_table, whole_jpegs)
-    return open_archive(root, ham10000, LESION).load(folder / "cache", 16)
+    place = filled(tmp_path_factory.mktemp("samples"))
+    return place.samples(place.write(), LESION)

@@ -189,8 +189,7 @@ def test_what_is_no_image_is_named(source: Any, message: str) -> None:
 
 def squares(values: list[list[int]]) -> np.ndarray:
     """Grey squares of 8 px as an image (H, W, 3)."""
-    grey = np.kron(np.array(values, np.uint8), np.ones((8, 8), np.uint8))
-    return np.repeat(grey[..., None], 3, axis=2)
+    return np.kron(np.array(values, np.uint8)[..., None], np.ones((8, 8, 3), np.uint8))
 
 
 def test_the_square_in_the_centre_is_kept() -> None:

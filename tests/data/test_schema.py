@@ -1,17 +1,14 @@
 """What a data set is made of is declared, and a declaration that cannot be is refused."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
-from skinlesion.data import ham10000
 from skinlesion.data.encoding import Category, Number
+from skinlesion.data.ham10000 import CLASSES, PROPERTIES
 from skinlesion.data.schema import Schema
 from skinlesion.errors import SkinlesionError
-
-CONF = Path(__file__).resolve().parents[2] / "conf" / "data"
 
 
 def declared(**changes: Any) -> dict[str, Any]:
@@ -31,10 +28,10 @@ def columns(**options: Any) -> dict[str, Any]:
     return declared(columns=declared()["columns"] | options)
 
 
-def test_the_constants_of_ham10000_are_those_of_its_config() -> None:
-    schema = Schema.from_config(OmegaConf.load(CONF / "ham10000.yaml").data)
-    assert tuple(schema.classes) == ham10000.CLASSES
-    assert tuple(known.size for known in schema.untrained.values()) == ham10000.PROPERTIES
+def test_the_constants_of_ham10000_are_those_of_its_config(ham10000: dict[str, Any]) -> None:
+    schema = Schema.from_config(ham10000)
+    assert tuple(schema.classes) == CLASSES
+    assert tuple(known.size for known in schema.untrained.values()) == PROPERTIES
     assert schema.wanted == ["lesion_id", "image_id", "dx", "age", "sex", "localization"]
 
 
