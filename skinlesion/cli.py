@@ -30,10 +30,10 @@ GRACE = 4.0  # seconds after SIGTERM in which a step at hand may end
 OPTIONAL = ("experiment", "budget", "debug")  # axes without a choice unless one is named
 PATHS = ("machine.data", "machine.runs", "machine.cache", "weights")
 COMMANDS = {
-    "predict": ("classify images with a trained model", "serving.predict:command"),
-    "explain": ("show where a trained model looks", "serving.explain:command"),
-    "export": ("turn a run into files to carry away", "serving.export.command:command"),
-    "app": ("show a trained model in the browser", "serving.app:command"),
+    "predict": ("classify images with a trained model", "serving.commands:predict"),
+    "explain": ("show where a trained model looks", "serving.commands:explain"),
+    "export": ("turn a run into files to carry away", "serving.commands:export"),
+    "app": ("show a trained model in the browser", "serving.commands:app"),
     "evaluate": ("print the metrics of a predictions file", "evaluation.command:command"),
     "compare": ("compare two runs on the same images", "reporting.commands:compare"),
     "tables": ("write the paper's tables, or a sweep's", "reporting.commands:tables"),

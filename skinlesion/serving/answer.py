@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from PIL import Image
 
+from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.measured import Measured
 from skinlesion.runs.predictions import read_predictions
-from skinlesion.serving.attention import COLOURS, Explanation, overlay, top_of_scale
-from skinlesion.serving.model import LesionModel, Prediction, run_directory
+from skinlesion.serving.attention import COLOURS, Explanation, explain, overlay, top_of_scale
+from skinlesion.serving.model import LesionModel, run_directory
 from skinlesion.templates import environment
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -40,13 +41,9 @@ def full_name(label: str) -> str:
     return f"{FULL_NAMES[label]} ({label})" if label in FULL_NAMES else label
 
 
-def _pieces() -> Any:
-    templates = environment(TEMPLATES, "html")
-    templates.filters["full_name"] = full_name
-    return templates.get_template("page.html").module
-
-
-PIECES = _pieces()  # the macros of the page
+_templates = environment(TEMPLATES, "html")
+_templates.filters["full_name"] = full_name
+PIECES: Any = _templates.get_template("page.html").module  # the macros of the page
 
 
 def warning(model: LesionModel) -> str:
@@ -62,19 +59,20 @@ def preview(image: NDArray[np.uint8], name: str) -> str:
     return PIECES.preview(_encoded(picture, "jpeg"), caption)
 
 
-def samples(drawn: Sequence[tuple[str, bytes]]) -> str:
+def samples(drawn: Sequence[tuple[str, bytes, Any]]) -> str:
     """Return a button for each drawing: its class and its JPEG file."""
-    return PIECES.samples([(label, _address(file, "jpeg")) for label, file in drawn])
+    return PIECES.samples([(label, _address(file, "jpeg")) for label, file, _ in drawn])
 
 
-def answer(
-    model: LesionModel,
-    prediction: Prediction,
-    metadata: Mapping[str, Any],
-    explained: Explanation | str,
-) -> str:
-    """Return what a model says about an image, and where it looks, or why that is not shown."""
-    pictures = {} if isinstance(explained, str) else _pictures(explained)
+def answer(model: LesionModel, image: NDArray[np.uint8], metadata: Mapping[str, Any]) -> str:
+    """Return what a model says about an image (S, S, 3) of its size, and where it looks."""
+    (prediction,) = model.predict_batch(image[None], [metadata])
+    pictures: dict[str, Any] = {}
+    try:
+        explained: Any = explain(model, image, metadata)
+        pictures = _pictures(explained)
+    except SkinlesionError as error:  # a network without positions to look at
+        explained = str(error)
     return PIECES.answer(model, prediction, metadata, pictures, explained)
 
 

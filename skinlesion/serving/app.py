@@ -6,67 +6,21 @@ else may enter and that ends with the server; the pixels stay in memory for the 
 It asks nobody else for anything, and has the browser refuse to do so.
 """
 
-import argparse
-import ipaddress
 import os
-import signal
 import socket
-import sys
 import webbrowser
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skinlesion.errors import SkinlesionError
-from skinlesion.serving.options import add_model
+from skinlesion.serving.model import LesionModel
 
-if TYPE_CHECKING:
-    from skinlesion.serving.model import LesionModel
-
-EPILOG = """\
-examples:
-  skinlesion app runs/mobilenet_v2/6c516296a2/seed0
-  skinlesion app model.safetensors --port 0 --open
-
-It needs Gradio: pip install 'skinlesion[app]'. Images stay on this machine; an uploaded file is
-deleted as soon as it is read. Ctrl-C stops it. It is research software and no medical device."""
-LOCAL = "127.0.0.1"
 FONT = ("system-ui", "sans-serif")  # of the reader's machine: none is fetched
 SESSIONS = 100  # pages whose image is in memory
 
 
-def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int | None]:
-    """Show a trained model in the browser."""
-    parser.epilog = EPILOG
-    add_model(parser)
-    parser.add_argument(
-        "--host", default=LOCAL, help=f"address to listen on (default: {LOCAL}, this machine only)"
-    )
-    parser.add_argument("--port", type=int, default=7860, help="default: 7860; 0 takes a free one")
-    parser.add_argument("--open", action="store_true", help="open the browser")
-    return run
-
-
-def run(options: argparse.Namespace) -> None:
-    """Serve until Ctrl-C."""
-    if not _is_loopback(options.host):
-        print(
-            f"warning: listening on {options.host}: everybody who can reach this port can use the "
-            "model. Nothing is authenticated or encrypted: nobody is asked for a password, and "
-            "images travel readable. Without --host, only this machine can reach it.",
-            file=sys.stderr,
-        )
-    from skinlesion.serving.model import load_run
-
-    path = Path(options.model)
-    try:
-        serve(load_run(path, options.device), path, options.host, options.port, options.open)
-    except KeyboardInterrupt:  # the way to end it
-        print()
-
-
-def serve(model: "LesionModel", path: Path, host: str, port: int, show: bool) -> None:
+def serve(model: LesionModel, path: Path, host: str, port: int, show: bool) -> None:
     """Show a model that was loaded from a path until Ctrl-C; `show` opens the browser.
 
     Raises:
@@ -88,12 +42,10 @@ def serve(model: "LesionModel", path: Path, host: str, port: int, show: bool) ->
         print(f"{address}  (Ctrl-C stops it)", flush=True)
         if show:
             webbrowser.open(address)
-        # As Ctrl-C, so that the folder goes.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def build_application(model: "LesionModel", path: Path, uploads: Path, host: str) -> Any:
+def build_application(model: LesionModel, path: Path, uploads: Path, host: str) -> Any:
     """Return the application to serve, whose uploads go through a private folder.
 
     Where its host is of this machine only, requests by other names are refused.
@@ -122,9 +74,9 @@ def build_application(model: "LesionModel", path: Path, uploads: Path, host: str
     page.state_session_capacity = SESSIONS
     application = FastAPI(openapi_url=None)
     application.add_middleware(Gate, uploads=uploads)
-    if host in (LOCAL, "localhost"):
+    if host in (names := ["127.0.0.1", "localhost"]):
         # Or a site could give its own name this address, and read what is here.
-        application.add_middleware(TrustedHostMiddleware, allowed_hosts=[LOCAL, "localhost"])
+        application.add_middleware(TrustedHostMiddleware, allowed_hosts=names)
     off = ("run_history", "show_error", "enable_monitoring", "ssr_mode", "pwa", "mcp_server")
     theme = gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=FONT, font_mono=FONT)
     gr.mount_gradio_app(
@@ -146,10 +98,3 @@ def build_application(model: "LesionModel", path: Path, uploads: Path, host: str
 
 async def _refuse(url: str, cache_dir: str) -> str:
     raise SkinlesionError("No address is fetched: choose a file.")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

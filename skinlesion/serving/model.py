@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from skinlesion.data.encoding import MetadataEncoder, is_missing
@@ -61,7 +63,6 @@ class LesionModel:
     Args:
         description: plain values, see `Description`.
         state: the network's state dict.
-        device: `cpu`, `cuda`, …
 
     Attributes:
         network: in evaluation mode.
@@ -146,8 +147,6 @@ class LesionModel:
 
     def save(self, path: Path) -> None:
         """Write all of it as one `.safetensors` file, whole or not at all."""
-        from safetensors.torch import save
-
         state = {name: value.contiguous() for name, value in self.network.state_dict().items()}
         header = {"format": "pt", HEADER: json.dumps(self.description)}
         with replacing(path) as temporary:
@@ -184,17 +183,12 @@ def load_run(path: str | Path, device: str = "cpu") -> LesionModel:
     read = _read_file if path.suffix == ".safetensors" and path.is_file() else _read_run
     try:
         return LesionModel(*read(path), device)
-    except SkinlesionError as error:
-        why = _one_line(error)
     except pickle.UnpicklingError:  # torch's own message advises to run the code that is in it
         why = OTHER.format("the checkpoint holds more than tensors and plain values")
     except Exception as error:  # of torch, safetensors, json: each has its own
-        why = OTHER.format(_one_line(error) or type(error).__name__)
+        why = " ".join(str(error).split())[:800] or type(error).__name__
+        why = why if isinstance(error, SkinlesionError) else OTHER.format(why)
     raise SkinlesionError(f"{path} cannot be loaded as a model: {why}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:800]
 
 
 def _network(described: Mapping[str, Any], state: Mapping[str, Tensor]) -> Classifier:
@@ -215,47 +209,37 @@ def run_directory(path: Path) -> RunDirectory:
     return RunDirectory(path.absolute().parents[1] if path.suffix == ".ckpt" else path)
 
 
-def temperature_of(directory: RunDirectory) -> float:
-    """Return the temperature fitted on the validation part of a run's predictions."""
-    val = read_predictions(directory.predictions).part("val")
-    return fit_temperature(val.y, val.probabilities)
-
-
 def _read_run(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     directory = run_directory(path)
     if not directory.path.exists():
         raise SkinlesionError(f"no such run or file. {EXPECTED}")
-    found = directory.best.exists(), directory.predictions.exists()
-    if found == (True, False):
+    weights, answers = directory.best.exists(), directory.predictions.exists()
+    if weights and not answers:
         raise SkinlesionError(
             "it is not trained to the end (no predictions.csv): the command that began it goes on "
             "where it was cut."
         )
-    if found == (False, True):
+    if answers and not weights:
         raise SkinlesionError("it has no weights (checkpoints/best.ckpt): a copy for tables only.")
-    if found == (False, False) and path.is_file():
+    if not weights and path.is_file():
         raise SkinlesionError(f"it is a file, but none that holds a whole model. {EXPECTED}")
-    if found == (False, False):
+    if not weights:
         inside = sorted(str(done.parent) for done in path.rglob("DONE"))
         runs = f"Runs in it: {listing(inside)}" if inside else "There is no finished run in it"
         raise SkinlesionError(f"it is no run directory. {runs}. {EXPECTED}")
     checkpoint = torch.load(directory.best, map_location="cpu", weights_only=True)
-    prefix = "network."
-    state = {
-        name.removeprefix(prefix): value
-        for name, value in checkpoint["state_dict"].items()
-        if name.startswith(prefix)
-    }
-    return checkpoint["hyper_parameters"] | {"temperature": temperature_of(directory)}, state
+    whole, prefix = checkpoint["state_dict"], "network."
+    state = {name.removeprefix(prefix): whole[name] for name in whole if name.startswith(prefix)}
+    val = read_predictions(directory.predictions).part("val")
+    temperature = fit_temperature(val.y, val.probabilities)
+    return checkpoint["hyper_parameters"] | {"temperature": temperature}, state
 
 
 def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    from safetensors import safe_open
-
     with safe_open(path, framework="pt") as file:
         header = file.metadata() or {}
-        if HEADER not in header:
-            raise SkinlesionError(
-                f"it holds weights but does not say how a model is built of them. {EXPECTED}"
-            )
-        return json.loads(header[HEADER]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+    if HEADER not in header:
+        raise SkinlesionError(
+            f"it holds weights but does not say how a model is built of them. {EXPECTED}"
+        )
+    return json.loads(header[HEADER]), load_file(path)

@@ -14,7 +14,6 @@ from skinlesion.data.encoding import UNKNOWN, Number, is_missing
 from skinlesion.data.pixels import MOST_BYTES, read_image, to_square
 from skinlesion.errors import SkinlesionError
 from skinlesion.serving.answer import PIECES, TEMPLATES, about, answer, preview, samples, warning
-from skinlesion.serving.attention import explain
 from skinlesion.serving.model import LesionModel
 from skinlesion.serving.uploads import LEFT, read_upload
 
@@ -41,7 +40,7 @@ def build_page(model: LesionModel, path: Path, uploads: Path) -> gr.Blocks:
     `uploads` is the private folder that Gradio writes uploads into.
     """
     names = model.properties
-    drawn = draw_samples(model)
+    drawn = _draw_samples(model)
     waiting = PIECES.waiting()
 
     def take(file: Any) -> tuple[Any, ...]:
@@ -60,7 +59,11 @@ def build_page(model: LesionModel, path: Path, uploads: Path) -> gr.Blocks:
     def classify(image: np.ndarray | None, *values: Any) -> str:
         if image is None:
             return PIECES.failure("There is no image yet: choose one, or a sample.")
-        return answer_to(model, image, dict(zip(names, values, strict=True)))
+        try:
+            known = {n: _read(model, n, value) for n, value in zip(names, values, strict=True)}
+            return answer(model, image, known)
+        except SkinlesionError as error:
+            return PIECES.failure(str(error))
 
     with gr.Blocks(
         title="skinlesion", analytics_enabled=False, delete_cache=LEFT_OVER, fill_width=False
@@ -80,8 +83,7 @@ def build_page(model: LesionModel, path: Path, uploads: Path) -> gr.Blocks:
             with gr.Column(scale=3, min_width=300):
                 answered = _html(waiting)
         if drawn:
-            labelled = [(label, file) for label, file, _ in drawn]
-            pictures = _html(samples(labelled), js_on_load=(TEMPLATES / "pick.js").read_text())
+            pictures = _html(samples(drawn), js_on_load=(TEMPLATES / "pick.js").read_text())
             pictures.click(pick, None, [image, shown, answered, *fields], **ALONE)
         _html(about(model, path))
         # Gradio leaves None out of what it tells the page, which then shows, and sends, a 0.
@@ -95,35 +97,19 @@ def build_page(model: LesionModel, path: Path, uploads: Path) -> gr.Blocks:
     return page
 
 
-def answer_to(model: LesionModel, image: np.ndarray, metadata: dict[str, Any]) -> str:
-    """Return what a model says about an image (S, S, 3) uint8 of its input size, as HTML."""
-    try:
-        metadata = {name: _read(model, name, value) for name, value in metadata.items()}
-        (prediction,) = model.predict_batch(image[None], [metadata])
-    except SkinlesionError as error:
-        return PIECES.failure(str(error))
-    try:
-        found: Any = explain(model, image, metadata)
-    except SkinlesionError as error:  # a network without positions to look at
-        found = str(error)
-    return answer(model, prediction, metadata, found)
-
-
-def draw_samples(model: LesionModel) -> list[tuple[str, bytes, dict[str, Any]]]:
+def _draw_samples(model: LesionModel) -> list[tuple[str, bytes, dict[str, Any]]]:
     """Return a drawing of each of HAM10000's classes that a model has: label, JPEG, metadata."""
     # The second of each class: some of the first have no metadata.
     lesions = {lesion.dx: lesion for lesion in plan(MIN_IMAGES, seed=0) if lesion.rank == 1}
     drawn = []
     for label in (name for name in model.classes if name in lesions):
-        known = metadata_of(lesions[label], seed=0)
-        metadata: dict[str, Any] = {}
+        told = metadata_of(lesions[label], seed=0)
+        known: dict[str, Any] = {}
         for name in model.properties:
-            value = known.get(name, "")
-            if isinstance(model.encoder.properties[name], Number):
-                metadata[name] = float(value) if value else None
-            else:
-                metadata[name] = "" if value == UNKNOWN else value
-        drawn.append((label, draw_images(lesions[label], DRAWN_SIZE, seed=0)[0], metadata))
+            value = told.get(name, "").replace(UNKNOWN, "")
+            number = isinstance(model.encoder.properties[name], Number)
+            known[name] = value if not number else float(value) if value else None
+        drawn.append((label, draw_images(lesions[label], DRAWN_SIZE, seed=0)[0], known))
     return drawn
 
 

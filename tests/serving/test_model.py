@@ -14,9 +14,10 @@ from safetensors.numpy import save_file
 import skinlesion
 import skinlesion.serving.model
 from skinlesion.errors import SkinlesionError
-from skinlesion.evaluation.calibration import scale
+from skinlesion.evaluation.calibration import fit_temperature, scale
 from skinlesion.runs.directory import RunDirectory
-from skinlesion.serving.model import HEADER, LesionModel, load_run, temperature_of
+from skinlesion.runs.predictions import read_predictions
+from skinlesion.serving.model import HEADER, LesionModel, load_run
 
 
 def test_the_package_offers_load_run() -> None:
@@ -38,7 +39,8 @@ def test_an_image_is_predicted_from_path_bytes_picture_and_pixels_alike(
 def test_probabilities_are_the_raw_ones_scaled_by_the_temperature_of_validation(
     model: LesionModel, photo: Path, trained: Path
 ) -> None:
-    assert model.temperature == temperature_of(RunDirectory(trained))
+    val = read_predictions(trained / "predictions.csv").part("val")
+    assert model.temperature == fit_temperature(val.y, val.probabilities)
     prediction = model.predict(photo)
     raw = np.array([*prediction.raw.values()])
     expected = scale(raw, model.temperature)

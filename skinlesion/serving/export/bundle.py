@@ -1,12 +1,15 @@
 """One run's folder of exported files, with a model card and a record of all that was measured."""
 
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from skinlesion.data.ham10000 import CLASSES
 from skinlesion.errors import SkinlesionError
@@ -38,7 +41,6 @@ def export_run(
     formats: Sequence[str],
     data: Path | None,
     repeats: int,
-    tell: Callable[[str], object],
 ) -> tuple[Path, dict[str, Any]]:
     """Export a run; return its folder, which then holds the formats, the card and the record.
 
@@ -48,7 +50,6 @@ def export_run(
         formats: of FORMATS.
         data: where the run's images are; None for where it had them.
         repeats: how often each file is timed; 0 for not at all.
-        tell: is told what is done, and what cannot be.
 
     Raises:
         SkinlesionError: if the run cannot be loaded, its images are not in `data`, or a file does
@@ -63,7 +64,7 @@ def export_run(
     images = images_at_hand(directory, model, part, data)
 
     def say(what: str) -> None:
-        tell(f"{name}: {what}")
+        tqdm.write(f"{name}: {what}", file=sys.stderr)
 
     if images.missing:
         say(f"the images are not at hand: {images.missing}. Parity is checked on noise.")
@@ -78,7 +79,7 @@ def export_run(
             path = beside / FORMATS[kind].file
             say(f"exporting {path.name}")
             about = record["files"][kind] = _write_file(kind, path, model, images)
-            file = open_file(kind, beside, model)
+            file = _open_file(kind, path, model)
             if kind != "int8":
                 about["parity"] = parity(path.name, torch_runtime(model), file, images.held_out)
             if kind in ("onnx", "int8") and record["trained"] and not images.missing:
@@ -89,28 +90,16 @@ def export_run(
             about["mb"] = path.stat().st_size / 1e6
         if repeats:
             one = images.held_out.batch(0, 1)
-            files = {kind: open_file(kind, beside, model, threads=1) for kind in formats}
-            calls = {kind: partial(file, *one) for kind, file in files.items()}
+            calls = {
+                kind: partial(_open_file(kind, beside / FORMATS[kind].file, model, threads=1), *one)
+                for kind in formats
+            }
             for kind, found in latencies(calls, repeats).items():
                 record["files"][kind]["latency_ms"] = found
         card = model_card(directory, model, part, record)
         (beside / CARD).write_text(card, encoding="utf-8")
         (beside / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return folder, record
-
-
-def open_file(kind: str, folder: Path, model: LesionModel, threads: int | None = None) -> Runtime:
-    """Return an exported file of a model as it runs; None is the runtime's own choice."""
-    path = folder / FORMATS[kind].file
-    if kind == "safetensors":
-        return torch_runtime(load_run(path))
-    if kind == "phone":
-        from skinlesion.serving.export.phone import pte_runtime
-
-        return pte_runtime(path, bool(model.properties), threads)
-    from skinlesion.serving.export.onnx import onnx_runtime
-
-    return onnx_runtime(path, threads)
 
 
 def _write_file(kind: str, path: Path, model: LesionModel, images: AtHand) -> dict[str, Any]:
@@ -130,6 +119,19 @@ def _write_file(kind: str, path: Path, model: LesionModel, images: AtHand) -> di
             return {"quantisation": quantize(source, path, images.training)}
         write_onnx(model, path)
     return {}
+
+
+def _open_file(kind: str, path: Path, model: LesionModel, threads: int | None = None) -> Runtime:
+    """Return an exported file of a model as it runs; None is the runtime's own choice."""
+    if kind == "safetensors":
+        return torch_runtime(load_run(path))
+    if kind == "phone":
+        from skinlesion.serving.export.phone import pte_runtime
+
+        return pte_runtime(path, bool(model.properties), threads)
+    from skinlesion.serving.export.onnx import onnx_runtime
+
+    return onnx_runtime(path, threads)
 
 
 def _cost(exact: Measured, rounded: Measured) -> dict[str, float]:
