@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from skinlesion.data.archive import ImageArchive, image_name
+from skinlesion.data.archive import WAYS, ImageArchive, image_name
 from skinlesion.errors import SkinlesionError
 
 ZIP = "HAM10000_images_part_1.zip"
@@ -57,10 +57,9 @@ def test_an_id_a_files_name_and_a_path_mean_the_same_image(text: str, image_id: 
 def test_an_absent_root_names_the_ways_to_get_the_data(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for root in (tmp_path / "absent", tmp_path / "file"):
-        with pytest.raises(SkinlesionError, match="no such folder") as caught:
+        with pytest.raises(SkinlesionError, match=f"{root}: no such folder") as caught:
             ImageArchive(root)
-        for expected in (str(root), "make data", "machine.data=", "HAM10000_ROOT", "data=demo"):
-            assert expected in str(caught.value)
+        assert str(caught.value).endswith(WAYS)
 
 
 @pytest.mark.parametrize("kept", [0, 1000])

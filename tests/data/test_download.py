@@ -173,32 +173,29 @@ def test_a_busy_server_is_asked_again_and_one_that_refuses_is_not(
             dataverse.fetch(tmp_path)
 
 
-OK, FOUND = b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 302 Found\r\n"
-
-
 @pytest.mark.parametrize(
-    "raw",
+    "header",
     [
-        OK + b"Content-Length: long\r\n\r\n",
-        OK + b"Content-Length:\r\n\r\n",
-        OK + b"Content-Length: -1\r\n\r\n",
-        OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n",
-        OK + b"Content-Encoding: gzip\r\n\r\nnot gzip",
-        OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(bytes(20_000_000)),
-        OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
-        OK + b"X: " + b"y" * 70_000,
-        FOUND + b"Location: file:///etc/passwd\r\n\r\n",
-        FOUND + b"Location: http://[\r\n\r\n",
-        FOUND + b"Location: /api/access/datafile/x\r\n\r\n",
-        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"Content-Length: long",
+        b"Content-Length:",
+        b"Content-Length: -1",
+        b"Content-Length: 1\r\nContent-Length: 2",
+        b"Content-Encoding: gzip",
+        b"Transfer-Encoding: chunked",
+        b"X: " + b"y" * 70_000,
+        b"Location: file:///etc/passwd",
+        b"Location: http://[",
+        b"Location: /api/access/datafile/x",
         bytes(range(256)),
     ],
-    ids=lambda raw: repr(raw[:50]),
+    ids=lambda header: repr(header[:50]),
 )
+@pytest.mark.parametrize("body", [b"body", gzip.compress(bytes(20_000_000))], ids=len)
 def test_whatever_a_server_answers_is_one_clear_line(
-    dataverse: Dataverse, tmp_path: Path, raw: bytes
+    dataverse: Dataverse, tmp_path: Path, header: bytes, body: bytes
 ) -> None:
-    dataverse.raw = raw
+    status = b"302 Found" if b"Location" in header else b"200 OK"
+    dataverse.raw = b"HTTP/1.1 " + status + b"\r\n" + header + b"\r\n\r\n" + body
     with pytest.raises(SkinlesionError) as refusal:
         dataverse.fetch(tmp_path)
     assert "\n" not in str(refusal.value)

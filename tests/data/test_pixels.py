@@ -196,9 +196,7 @@ def test_the_square_in_the_centre_is_kept() -> None:
     wide = squares([[10, 20, 30, 40], [50, 60, 70, 80]])
     assert to_square(wide, 2)[..., 0].tolist() == [[20, 30], [60, 70]]
     assert to_square(wide.swapaxes(0, 1), 2)[..., 0].tolist() == [[20, 60], [30, 70]]
-
-
-def test_an_odd_margin_is_cut_as_int_would_round_it() -> None:
+    # An odd margin is cut as int would round it.
     # smart_resize: int((35 - 32) / 2) = 1 px on the left, so 2 px on the right.
     image = np.zeros((32, 35, 3), np.uint8)
     image[:, 1] = 255

@@ -92,28 +92,18 @@ def test_a_limit_takes_whole_lesions_of_every_class_and_shares_the_cache_of_all_
 
 
 def test_everything_wrong_is_in_one_error(place: Any) -> None:
-    ids, table = place.ids, place.table
-    table.loc[3, "image_id"] = ids[2]
-    table.loc[[4, 5], "dx"] = "nevus"
-    table.loc[8, "age"] = "-4"
-    table.loc[10, "dx"] = "mel"
-    table.loc[table["dx"] == "df", "age"] = ""
-    del place.jpegs[ids[20]], place.jpegs[ids[21]]
-
+    place.table.loc[3, "image_id"] = place.ids[2]
+    place.table.loc[8, "age"] = "-4"
+    place.table.loc[place.table["dx"] == "df", "age"] = ""
     message = refusal(place)
-
-    assert "6 things are wrong" in message
-    for problem in (
-        f"duplicate image ids: {ids[2]}\n",
-        f"vasc: {ids[4]} (nevus), {ids[5]} (nevus)\n",
-        f"age that is no number from 0 to 120: {ids[8]} (-4)\n",
-        "lesions of two classes: HAM_bcc1\n",
-        f"images in the table that are not on disk: {ids[20]}, {ids[21]}\n",
-        "a class would be missing from a part of split=paper, which needs at least 2 images of "
-        "each class: df has 0\n",
+    for part in (
+        "3 things are wrong:\n"
+        f"  - duplicate image ids: {place.ids[2]}\n"
+        f"  - age that is no number from 0 to 120: {place.ids[8]} (-4)\n",
+        "split=paper, which needs at least 2 images of each class: df has 0\n",
+        "Mend the table or the images (HAM10000: fetch it again, make data)",
     ):
-        assert problem in message
-    assert "Mend the table or the images (HAM10000: fetch it again, make data)" in message
+        assert part in message
 
 
 def test_one_fault_is_one_line_and_an_empty_archive_one_error(place: Any) -> None:

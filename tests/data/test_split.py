@@ -18,14 +18,12 @@ LESION = Split("lesion", by="lesion", seed=0, val_fraction=0.1, test_fraction=0.
 BOTH = pytest.mark.parametrize("split", [PAPER, LESION], ids=["paper", "lesion"])
 
 
-def table(lesions: dict[str, int] | int, images: int = 2) -> pd.DataFrame:
+def table(lesions: int, images: int = 2, **others: int) -> pd.DataFrame:
     """So many lesions of each class, with so many images each."""
-    if isinstance(lesions, int):
-        lesions = dict.fromkeys(CLASSES, lesions)
     rows = [
         (f"{dx}{lesion}", f"{dx}{lesion}_{image}", dx, 50.0)
-        for dx, number in lesions.items()
-        for lesion in range(number)
+        for dx in CLASSES
+        for lesion in range(others.get(dx, lesions))
         for image in range(images)
     ]
     return pd.DataFrame(rows, columns=["lesion_id", "image_id", "dx", "age"])
@@ -112,7 +110,7 @@ def test_every_class_is_in_every_part_or_the_split_is_refused(by: Any, folds: in
 
 
 def test_a_class_that_cannot_be_in_every_part_is_named() -> None:
-    frame = table(dict.fromkeys(CLASSES, 5) | {"df": 2, "vasc": 0})
+    frame = table(5, df=2, vasc=0)
     with pytest.raises(SkinlesionError, match=r"split=lesion.* 3 lesions .*: df has 2, vasc has 0"):
         LESION.apply(frame, CLASSES)
     frame.loc[frame["dx"] == "df", "age"] = np.nan  # which are left out
@@ -134,7 +132,7 @@ def test_images_without_an_age_are_left_out_only_if_asked(split: Split, drop: bo
 @BOTH
 @pytest.mark.parametrize("k", [2, 5, 10])
 def test_the_folds_divide_the_reported_images_among_them_evenly(split: Split, k: int) -> None:
-    frame = table(dict(zip(CLASSES, range(10, 31, 3), strict=True)))
+    frame = table(10, **dict(zip(CLASSES, range(10, 31, 3), strict=True)))
     reported = []
     for fold in range(k):
         drawn = replace(split, folds=k, fold=fold).apply(frame, CLASSES)

@@ -19,12 +19,9 @@ from skinlesion.errors import SkinlesionError
 
 COLUMNS = ["lesion_id", "image_id", "dx", "age", "sex", "localization"]
 FORMS: dict[str, dict[str, Any]] = {
-    "quoted": {"quoting": csv.QUOTE_NONNUMERIC},
     "Dataverse": {"metadata": "HAM10000_metadata", "sep": "\t", "quoting": csv.QUOTE_NONNUMERIC},
     "tab": {"metadata": "HAM10000_metadata.tab", "sep": "\t"},
     "tsv": {"metadata": "HAM10000_metadata.tsv", "sep": "\t"},
-    "Excel": {"encoding": "utf-8-sig", "sep": ";"},
-    "pandas": {"index": True},
 }
 CHANGES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "columns in another order": lambda table: table[table.columns[::-1]],
@@ -57,17 +54,17 @@ def test_what_does_not_matter_does_not_change_the_table(place: Any, change: str)
     assert table_digest(found) == table_digest(plain)
 
 
-@pytest.mark.parametrize("column", COLUMNS)
-def test_the_digest_changes_with_any_cell(place: Any, column: str) -> None:
-    before = table_digest(place.read()[0])
-    other = {"dx": "bcc", "age": "21.5", "image_id": "ISIC_new"}.get(column, "other")
-    # Both rows of the first lesion, which may not have two diagnoses.
-    new = [other, other] if column != "image_id" else [other, "ISIC_newer"]
-    place.table.loc[:1, column] = new
+def test_the_digest_changes_with_any_cell(place: Any) -> None:
     place.jpegs |= dict.fromkeys(("ISIC_new", "ISIC_newer"), b"")
-    table, problems = place.read()
-    assert problems == []
-    assert table_digest(table) != before
+    digests = {table_digest(place.read()[0])}
+    for column in COLUMNS:
+        other = {"dx": "bcc", "age": "21.5", "image_id": "ISIC_new"}.get(column, "other")
+        # Both rows of the first lesion, which may not have two diagnoses.
+        place.table.loc[:1, column] = [other, "ISIC_newer" if column == "image_id" else other]
+        table, problems = place.read()
+        assert problems == []
+        digests.add(table_digest(table))
+    assert len(digests) == 1 + len(COLUMNS)
 
 
 def test_each_fault_is_named_with_its_rows_and_the_good_rows_are_returned(place: Any) -> None:
@@ -112,12 +109,7 @@ def test_each_fault_is_named_with_its_rows_and_the_good_rows_are_returned(place:
     assert set(found["image_id"]) == set(ids) - bad
 
 
-def test_without_images_the_ways_to_get_them_are_named_and_images_without_rows_do_not_matter(
-    place: Any,
-) -> None:
-    found, problems = place.read(jpegs={})
-    assert found.empty
-    assert "make data" in problems[-1]
+def test_images_without_rows_do_not_matter(place: Any) -> None:
     found, problems = place.read(table=place.table[:40])
     assert problems == []
     assert found["image_id"].tolist() == sorted(place.ids[:40])
@@ -249,16 +241,12 @@ def test_tables_that_cannot_be_joined_are_refused(
 
 
 def test_what_is_there_instead_of_the_table_is_named(place: Any) -> None:
-    root = place.write(metadata="ISIC_2019_Training_GroundTruth.csv")
-    with pytest.raises(SkinlesionError) as refusal:
-        place.open(root)
-    for part in (
-        "Expected one of HAM10000_metadata.csv, HAM10000_metadata,",
-        "HAM10000_images_part_2, ISIC_2019_Training_GroundTruth.csv. data=isic2019 reads ISIC_2019_"
-        "Training_GroundTruth.",
-        "make data",
+    expected = r"Expected one of HAM10000_metadata\.csv, HAM10000_metadata,(.|\n)*_part_2, "
+    found = "ISIC_2019_Training_GroundTruth"
+    with pytest.raises(
+        SkinlesionError, match=rf"{expected}{found}\.csv\. data=isic2019 reads {found}"
     ):
-        assert part in str(refusal.value)
+        place.read(metadata=f"{found}.csv")
 
 
 def test_what_is_printed_of_a_table_is_escaped(own: Callable[..., Any]) -> None:
