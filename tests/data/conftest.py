@@ -2,7 +2,6 @@
 
 import io
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,60 +18,53 @@ from skinlesion.data.schema import Schema
 from skinlesion.data.split import Split
 from skinlesion.data.table import read_table
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+CONF = Path(__file__).resolve().parents[2] / "conf" / "data" / "ham10000.yaml"
 REAL = Path(__file__).resolve().parents[3] / "shared" / "ham10000-200x150"
-LESIONS = dict.fromkeys(CLASSES, 4) | {"nv": 6}  # two images each
+HAM10000: Any = OmegaConf.to_container(OmegaConf.load(CONF).data)
 LAYOUTS = ("zips", "nested zips", "folders", "one folder", "root", "zip and folder")
 
 PAPER = Split("paper", by="image", seed=0, val_fraction=0.1, test_fraction=0)
 LESION = Split("lesion", by="lesion", seed=0, val_fraction=0.1, test_fraction=0.1)
 
+# 60 images of 30 lesions, two each, in HAM10000's columns; the last lesion, a nevus, has no age.
+TABLE = pd.DataFrame(
+    {
+        "lesion_id": f"HAM_{dx}{lesion}",
+        "dx": dx,
+        "dx_type": "histo",
+        "age": str(20 + 5 * lesion + view) if (dx, lesion) != ("nv", 5) else "",
+        "sex": ("female", "male", "unknown")[lesion % 3],
+        "dataset": "rosendahl",
+    }
+    for dx in CLASSES
+    for lesion in range(6 if dx == "nv" else 4)
+    for view in range(2)
+).assign(
+    # Numbered so that the order of the table is not the order of the ids.
+    image_id=[f"ISIC_{(number * 37) % 60:07d}" for number in range(60)],
+    localization=["back", "lower extremity", "unknown"] * 20,
+)
+
+
+def _jpeg(seed: int) -> bytes:
+    file = io.BytesIO()
+    noise = np.random.default_rng(seed).integers(60, 200, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+JPEGS = {f"ISIC_{number:07d}": _jpeg(number) for number in range(60)}
+
 
 @pytest.fixture(scope="session")
 def ham10000() -> dict[str, Any]:
     """What conf/data/ham10000.yaml declares."""
-    data: Any = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "ham10000.yaml").data)
-    return data
+    return HAM10000
 
 
 @pytest.fixture(params=LAYOUTS)
 def layout(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-@pytest.fixture(scope="session")
-def whole_table() -> pd.DataFrame:
-    """60 images of 30 lesions in HAM10000's columns; the last lesion, a nevus, has no age."""
-    rows = [
-        {
-            "lesion_id": f"HAM_{dx}{lesion}",
-            "dx": dx,
-            "dx_type": "histo",
-            "age": str(20 + 5 * lesion + view) if (dx, lesion) != ("nv", 5) else "",
-            "sex": ("female", "male", "unknown")[lesion % 3],
-            "dataset": "rosendahl",
-        }
-        for dx, lesions in LESIONS.items()
-        for lesion in range(lesions)
-        for view in range(2)
-    ]
-    # Numbered so that the order of the table is not the order of the ids.
-    image_id = [f"ISIC_{(number * 37) % 60:07d}" for number in range(60)]
-    places = ("back", "lower extremity", "unknown")
-    return pd.DataFrame(rows).assign(
-        image_id=image_id, localization=[places[number % 3] for number in range(60)]
-    )
-
-
-@pytest.fixture(scope="session")
-def whole_jpegs() -> dict[str, bytes]:
-    files = {}
-    for number in range(60):
-        file = io.BytesIO()
-        noise = np.random.default_rng(number).integers(60, 200, (30, 40, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(file, "JPEG", quality=90)
-        files[f"ISIC_{number:07d}"] = file.getvalue()
-    return files
 
 
 class Place:
@@ -83,83 +75,63 @@ class Place:
         jpegs: the images' bytes by their id; a test may spoil its copy.
     """
 
-    def __init__(
-        self, folder: Path, table: pd.DataFrame, jpegs: dict[str, bytes], data: dict[str, Any]
-    ) -> None:
-        self.folder, self.table, self.jpegs, self.data = folder, table.copy(), dict(jpegs), data
-        self.ids = table["image_id"].tolist()
-        self.cache = folder / "cache"
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.cache = folder, folder / "cache"
+        self.table, self.jpegs, self.ids = TABLE.copy(), dict(JPEGS), TABLE["image_id"].tolist()
 
     def write(
-        self,
-        layout: str = "folders",
-        table: pd.DataFrame | None = None,
-        jpegs: dict[str, bytes] | None = None,
-        metadata: str = "HAM10000_metadata.csv",
-        **options: Any,
+        self, layout: str = "folders", metadata: str = "HAM10000_metadata.csv", **options: Any
     ) -> Path:
         """Write an archive into a new folder; options are of `DataFrame.to_csv`."""
         root = self.folder / f"archive{len(list(self.folder.glob('archive*')))}"
         root.mkdir()
-        table, jpegs = (
-            self.table if table is None else table,
-            self.jpegs if jpegs is None else jpegs,
-        )
+        table, jpegs = options.pop("table", self.table), options.pop("jpegs", self.jpegs)
         table.to_csv(root / metadata, **{"index": False} | options)
-        ids = sorted(jpegs)
-        half = len(ids) // 2
-        for part, members in (("1", ids[:half]), ("2", ids[half:])):
+        for part, ids in enumerate(np.array_split(sorted(jpegs), 2), 1):
             name = f"HAM10000_images_part_{part}"
-            if layout in ("zips", "nested zips") or (layout, part) == ("zip and folder", "1"):
+            if layout in ("zips", "nested zips") or (layout, part) == ("zip and folder", 1):
                 prefix = f"{name}/" if layout == "nested zips" else ""
                 with zipfile.ZipFile(root / f"{name}.zip", "w") as file:
-                    for image_id in members:
+                    for image_id in ids:
                         file.writestr(f"{prefix}{image_id}.jpg", jpegs[image_id])
             else:
                 folder = root / {"root": ".", "one folder": "images"}.get(layout, name)
                 folder.mkdir(exist_ok=True)
-                for image_id in members:
+                for image_id in ids:
                     (folder / f"{image_id}.jpg").write_bytes(jpegs[image_id])
         return root
 
     def read(self, *layout: str, **options: Any) -> tuple[pd.DataFrame, list[str]]:
         """Write an archive and read its table: the good rows, and what is wrong."""
         archive = ImageArchive(self.write(*layout, **options))
-        return read_table(archive, Schema.from_config(self.data))
+        return read_table(archive, Schema.from_config(HAM10000))
 
     def open(self, root: Path, split: Split = PAPER, **data: Any) -> CheckedArchive:
         """Open an archive as a run does."""
-        return open_archive(root, self.data | data, split)
+        return open_archive(root, HAM10000 | data, split)
 
     def samples(self, root: Path, split: Split = PAPER, **data: Any) -> Samples:
         """Load an archive as a run does, 16 pixels wide."""
         return self.open(root, split, **data).load(self.cache, 16)
 
 
-@pytest.fixture(scope="session")
-def filled(
-    whole_table: pd.DataFrame, whole_jpegs: dict[str, bytes], ham10000: dict[str, Any]
-) -> Callable[[Path], Place]:
-    return lambda folder: Place(folder, whole_table, whole_jpegs, ham10000)
-
-
 @pytest.fixture
-def place(tmp_path: Path, filled: Callable[[Path], Place]) -> Place:
-    return filled(tmp_path)
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
 
 
 @pytest.fixture(scope="session")
-def real_table(ham10000: dict[str, Any]) -> pd.DataFrame:
+def real_table() -> pd.DataFrame:
     """All 10,015 rows of HAM10000."""
     if not (REAL / "HAM10000_metadata.csv").exists():
         pytest.skip(f"needs the images of HAM10000 in {REAL}")
-    table, problems = read_table(ImageArchive(REAL), Schema.from_config(ham10000))
+    table, problems = read_table(ImageArchive(REAL), Schema.from_config(HAM10000))
     assert problems == []
     return table
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory, filled: Callable[[Path], Place]) -> Samples:
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
     """By lesion, 16 pixels wide: 14 validation, 14 test and 30 training images."""
-    place = filled(tmp_path_factory.mktemp("samples"))
+    place = Place(tmp_path_factory.mktemp("samples"))
     return place.samples(place.write(), LESION)
