@@ -1,6 +1,14 @@
-"""The page that shows a model in a browser: an image and its metadata in, an answer out."""
+"""The page that shows a model in a browser: an image and its metadata in, an answer out.
 
+What it says is HTML of templates/page.html. Pictures travel inside the text (`data:` addresses), so
+that none lies on the disk or can be asked for by anybody else. They are encoded anew from pixels:
+nothing that a camera wrote into the file, such as where it was, is in them.
+"""
+
+import base64
+import io
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,16 +16,28 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from gradio.components import Component
+from matplotlib import colormaps, colors
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from PIL import Image
 
 from skinlesion.data.demo import MIN_IMAGES, draw_images, metadata_of, plan
 from skinlesion.data.encoding import UNKNOWN, Number, is_missing
+from skinlesion.data.ham10000 import CLASSES, full_name
 from skinlesion.data.pixels import MOST_BYTES, read_image, to_square
 from skinlesion.errors import SkinlesionError
-from skinlesion.serving.answer import PIECES, TEMPLATES, about, answer, preview, samples, warning
-from skinlesion.serving.model import LesionModel
+from skinlesion.evaluation.measured import Measured
+from skinlesion.runs.predictions import read_predictions
+from skinlesion.serving.attention import COLOURS, explain, overlay, top_of_scale
+from skinlesion.serving.model import LesionModel, run_directory
 from skinlesion.serving.uploads import LEFT, read_upload
+from skinlesion.templates import environment
 
+Pixels = NDArray[np.uint8]
+
+TEMPLATES = Path(__file__).with_name("templates")
 STYLE = TEMPLATES / "page.css"
+PREVIEW = 480  # longest side, in pixels
 KEPT = 1800  # seconds that an image stays in memory for a page that is open
 LEFT_OVER = (60, LEFT)  # seconds between sweeps of the uploads, and the age of what is swept
 WAITING = 16  # requests
@@ -32,6 +52,24 @@ ALONE: dict[str, Any] = {
     "show_progress": "minimal",
 }
 _html = partial(gr.HTML, apply_default_css=False)  # in the style of page.css alone
+
+
+def _address(image: Pixels, kind: str = "png") -> str:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, kind, quality=88)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+_templates = environment(TEMPLATES, "html")
+_templates.filters |= {
+    "address": _address,
+    "full_name": full_name,
+    "overlay": overlay,
+    "top_of_scale": top_of_scale,
+}
+_colours = [colors.to_hex(colormaps[COLOURS](share)) for share in np.linspace(0, 1, 8)]
+_templates.globals["gradient"] = _colours
+PIECES: Any = _templates.get_template("page.html").module  # the macros of the page
 
 
 def build_page(model: LesionModel, path: Path, uploads: Path) -> gr.Blocks:
@@ -51,8 +89,7 @@ def build_page(model: LesionModel, path: Path, uploads: Path) -> gr.Blocks:
         return None, to_square(image, model.size), preview(image, "Your image"), waiting
 
     def pick(event: gr.EventData) -> tuple[Any, ...]:
-        label, file, metadata = drawn[event.index]
-        image = read_image(file)
+        label, image, metadata = drawn[event.index]
         shown = preview(image, f"Drawing of {label}")
         return to_square(image, model.size), shown, waiting, *(metadata[name] for name in names)
 
@@ -68,7 +105,7 @@ def build_page(model: LesionModel, path: Path, uploads: Path) -> gr.Blocks:
     with gr.Blocks(
         title="skinlesion", analytics_enabled=False, delete_cache=LEFT_OVER, fill_width=False
     ) as page:
-        _html(warning(model))
+        _html(PIECES.warning(model.classes, {*model.classes} <= {*CLASSES}))
         image = gr.State(time_to_live=KEPT)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -83,7 +120,7 @@ def build_page(model: LesionModel, path: Path, uploads: Path) -> gr.Blocks:
             with gr.Column(scale=3, min_width=300):
                 answered = _html(waiting)
         if drawn:
-            pictures = _html(samples(drawn), js_on_load=(TEMPLATES / "pick.js").read_text())
+            pictures = _html(PIECES.samples(drawn), js_on_load=(TEMPLATES / "pick.js").read_text())
             pictures.click(pick, None, [image, shown, answered, *fields], **ALONE)
         _html(about(model, path))
         # Gradio leaves None out of what it tells the page, which then shows, and sends, a 0.
@@ -97,8 +134,35 @@ def build_page(model: LesionModel, path: Path, uploads: Path) -> gr.Blocks:
     return page
 
 
-def _draw_samples(model: LesionModel) -> list[tuple[str, bytes, dict[str, Any]]]:
-    """Return a drawing of each of HAM10000's classes that a model has: label, JPEG, metadata."""
+def preview(image: Pixels, name: str) -> str:
+    """Return an image (H, W, 3) as it was read, made small, under its name."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((PREVIEW, PREVIEW))
+    caption = f"{name}, {image.shape[1]} x {image.shape[0]} pixels"
+    return PIECES.preview(np.asarray(picture), caption)
+
+
+def answer(model: LesionModel, image: Pixels, metadata: Mapping[str, Any]) -> str:
+    """Return what a model says about an image (S, S, 3) of its size, and where it looks."""
+    (prediction,) = model.predict_batch(image[None], [metadata])
+    try:
+        explained: Any = explain(model, image, metadata)
+    except SkinlesionError as error:  # a network without positions to look at
+        explained = str(error)
+    return PIECES.answer(model, prediction, metadata, explained)
+
+
+def about(model: LesionModel, path: Path) -> str:
+    """Return what a model is, and how well it did where it was loaded from a run."""
+    directory, config, part = run_directory(path), None, None
+    if directory.predictions.is_file():
+        config = OmegaConf.to_container(directory.config)
+        part = Measured.reported(read_predictions(directory.predictions))
+    return PIECES.about(model, model.network.attention is not None, config, part)
+
+
+def _draw_samples(model: LesionModel) -> list[tuple[str, Pixels, dict[str, Any]]]:
+    """Return a drawing of each of HAM10000's classes that a model has: label, pixels, metadata."""
     # The second of each class: some of the first have no metadata.
     lesions = {lesion.dx: lesion for lesion in plan(MIN_IMAGES, seed=0) if lesion.rank == 1}
     drawn = []
@@ -109,7 +173,8 @@ def _draw_samples(model: LesionModel) -> list[tuple[str, bytes, dict[str, Any]]]
             value = told.get(name, "").replace(UNKNOWN, "")
             number = isinstance(model.encoder.properties[name], Number)
             known[name] = value if not number else float(value) if value else None
-        drawn.append((label, draw_images(lesions[label], DRAWN_SIZE, seed=0)[0], known))
+        file = draw_images(lesions[label], DRAWN_SIZE, seed=0)[0]
+        drawn.append((label, read_image(file), known))
     return drawn
 
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,12 +21,12 @@ from PIL import Image
 
 from skinlesion.cli import main
 from skinlesion.errors import SkinlesionError
-from skinlesion.serving import answer
 from skinlesion.serving.app import build_application, serve
 from skinlesion.serving.model import LesionModel
 from skinlesion.serving.uploads import read_upload
 
 pytest.importorskip("gradio")
+page_of = pytest.importorskip("skinlesion.serving.page")
 
 
 @dataclass
@@ -390,7 +389,7 @@ def test_an_upload_is_deleted_and_no_other_file_is_touched(tmp_path: Path, jpeg:
     assert loose.exists()
     assert other.exists()
     # What a camera wrote into the file is not shown again.
-    shown = answer.preview(image, "<i>lesion</i>")
+    shown = page_of.preview(image, "<i>lesion</i>")
     found = re.search(r"base64,([^\"]+)", shown)
     assert found is not None
     picture = base64.b64decode(found[1])
@@ -401,9 +400,9 @@ def test_an_upload_is_deleted_and_no_other_file_is_touched(tmp_path: Path, jpeg:
 
 
 def test_a_model_of_other_classes_does_not_speak_of_dermoscopy() -> None:
-    other: Any = SimpleNamespace(classes=("round", "square", "other"))
-    assert "dermoscopic" not in answer.warning(other)
-    assert "one of its 3 classes" in answer.warning(other)
+    warning = page_of.PIECES.warning(("round", "square", "other"), False)
+    assert "dermoscopic" not in warning
+    assert "one of its 3 classes" in warning
 
 
 def test_another_host_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:

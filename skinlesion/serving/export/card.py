@@ -5,6 +5,7 @@ The text is templates/card.md; its front matter is what the Hugging Face hub rea
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,14 +13,15 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from markupsafe import Markup
 from omegaconf import OmegaConf
 
+from skinlesion.data.ham10000 import full_name
 from skinlesion.evaluation.measured import Measured
 from skinlesion.evaluation.metrics import metric_at
 from skinlesion.runs.directory import RunDirectory
-from skinlesion.serving.answer import TEMPLATES, full_name
 from skinlesion.serving.export import FORMATS
 from skinlesion.serving.model import LesionModel
 from skinlesion.templates import environment
 
+TEMPLATES = Path(__file__).parents[1] / "templates"
 DATA = {"ham10000": "HAM10000", "drawn": "drawn pictures", "own": "own images"}
 HUB = {"accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "macro.auc": "Mean AUC"}
 
