@@ -69,9 +69,9 @@ def test_a_table_is_described_as_the_config_that_reads_it(
 
 
 def test_capitals_do_not_count_and_lesions_may_be_missing(describe: Describe) -> None:
-    table = OWN | {"Spot": ["", *OWN["Spot"][1:]]}
+    table = OWN | {"Spot": ["", "Unknown", *OWN["Spot"][2:]]}
     text = describe(table, "--label", "diagnosis", "--lesion", "spot")
-    assert "    lesion_missing: own # 1 images: a lesion of its own each\n" in text
+    assert "    lesion_missing: own # 2 images: a lesion of its own each\n" in text
     assert "    label: diagnosis\n" in text
 
 

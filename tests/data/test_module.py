@@ -118,16 +118,16 @@ def test_the_order_is_decided_by_seed_and_epoch(samples: Samples, resident: bool
 
 
 def test_augmented_epochs_are_the_same_with_any_number_of_workers(samples: Samples) -> None:
-    def images(workers: int) -> list[Tensor]:
+    def images(workers: int) -> Tensor:
         loader = LesionDataModule(samples, 8, DATTA, 0, workers).train_dataloader()
         assert loader.num_workers == workers
         # Two epochs of one loader, whose workers live on, and the first one again.
-        return [together(epoch(loader, number), "image") for number in (0, 1, 0)]
+        return torch.stack([together(epoch(loader, number), "image") for number in (0, 1, 0)])
 
     expected = images(workers=0)
     assert torch.equal(expected[0], expected[2])
     assert not torch.equal(expected[0], expected[1])
-    assert all(torch.equal(a, b) for a, b in zip(images(workers=2), expected, strict=True))
+    assert torch.equal(images(workers=2), expected)
 
 
 @BOTH
@@ -204,17 +204,14 @@ def test_each_held_out_part_is_predicted_whole_in_batches_of_its_own_size(
 
 
 def test_workers_are_for_augmentation(samples: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
-    def workers(augment: Geometric | None, wanted: int | None = None) -> int:
-        loader = LesionDataModule(samples, 4, augment, workers=wanted).train_dataloader()
-        return loader.num_workers
-
     # Torch warns of more workers than there are cores.
     monkeypatch.setattr(DataLoader, "check_worker_number_rationality", lambda self: None)
-    monkeypatch.setattr("os.cpu_count", lambda: 3)
-    assert (workers(None), workers(DATTA), workers(DATTA, 1)) == (0, 3, 1)
-    monkeypatch.setattr("os.cpu_count", lambda: 64)
-    assert workers(DATTA) == 8
-    assert LesionDataModule(samples, 4, DATTA).val_dataloader().num_workers == 0
+    cases = [(3, None, None, 0), (3, DATTA, None, 3), (3, DATTA, 1, 1), (64, DATTA, None, 8)]
+    for cores, augment, wanted, expected in cases:
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        loaders = LesionDataModule(samples, 4, augment, workers=wanted)
+        assert loaders.train_dataloader().num_workers == expected
+        assert loaders.val_dataloader().num_workers == 0
 
 
 def test_a_worker_that_is_not_forked_maps_the_cache_instead_of_being_sent_it(
