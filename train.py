@@ -10,7 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from skinlesion.cli import as_hydra_reads, quick_imports, report_errors
-from skinlesion.errors import SkinlesionError
+from skinlesion.errors import SkinlesionError, disk_problem
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -32,7 +32,10 @@ def main(config: DictConfig) -> Any:
         from skinlesion.reporting.figures import draw_run_figures, outdated
 
         if outdated(directory):  # after DONE: no run is lost to a figure
-            draw_run_figures(directory)
+            try:
+                draw_run_figures(directory)
+            except OSError as error:
+                print(f"figures are missing: {disk_problem(error) or error}", file=sys.stderr)
         summarise(directory)
 
 

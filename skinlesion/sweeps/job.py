@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from skinlesion.cli import quick_imports
-from skinlesion.errors import SkinlesionError
+from skinlesion.errors import SkinlesionError, disk_problem
 from skinlesion.runs.directory import RunLocked, identity
 from skinlesion.runs.outcome import Failures, Outcome
 
@@ -44,8 +44,9 @@ def run_job(config: DictConfig) -> Outcome:
     except SkinlesionError as error:
         why = str(error)
     except Exception as error:
-        log.error("%s", traceback.format_exc())  # as text: a record would hold the exception
-        why = f"{type(error).__name__}: {error}"
+        if (why := disk_problem(error) or "") == "":
+            log.error("%s", traceback.format_exc())  # as text: a record would hold the exception
+            why = f"{type(error).__name__}: {error}"
     if why:
         log.error("error: %s", why)
     if status == "failed":

@@ -186,6 +186,8 @@ class WholeCheckpoints(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
         """Write beside and rename."""
-        # Opened here, or torch would answer a full disk with an error of its own.
         with replacing(path) as temporary, temporary.open("wb") as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # of torch, in the place of what the disk said
+                raise error.__context__ if isinstance(error.__context__, OSError) else error

@@ -1,6 +1,7 @@
 """One run: what it leaves, how it goes on after it was cut, and what it refuses."""
 
 import errno
+import importlib
 import json
 import logging
 import os
@@ -19,8 +20,9 @@ import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from skinlesion.data.encoding import MetadataEncoder
 from skinlesion.data.samples import open_archive
@@ -279,6 +281,22 @@ def test_a_loss_that_is_no_number_stops_the_run_at_once(config: Config, override
     assert set(found["images"]) <= images
     assert len(found["images"]) == config().batch_size
     assert not [*path.parent.glob("DONE"), *path.parent.glob("checkpoints/*")]
+
+
+def test_a_figure_that_does_not_fit_is_no_failure_of_the_run(
+    config: Config,
+    finished: RunDirectory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(directory: RunDirectory) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "roc.png")
+
+    monkeypatch.setattr("skinlesion.reporting.figures.draw_run_figures", full)
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create({"mode": "RUN"}))
+    importlib.import_module("train").main(config())
+    assert "figures are missing: roc.png: No space left on device" in capsys.readouterr().err
 
 
 def test_two_processes_do_not_write_into_one_run(config: Config, finished: RunDirectory) -> None:
