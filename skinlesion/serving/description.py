@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
 from skinlesion.data.encoding import UNKNOWN
-from skinlesion.models.weights import BackboneSpec
+from skinlesion.models.spec import BackboneSpec
 
 MOST = 8192  # units of a layer
 Size = Annotated[int, Strict(), Field(ge=1, le=MOST)]

@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,14 +11,14 @@ from hydra import compose, initialize_config_dir
 from skinlesion.cli import main
 from skinlesion.data.archive import ImageArchive
 from skinlesion.runs.directory import RunDirectory
-from skinlesion.serving.model import LesionModel, load_run
+from skinlesion.serving.model import load_run
 from skinlesion.training.run import run
 
 CONF = Path(__file__).parents[2] / "conf"
 
 
 @pytest.fixture(scope="session")
-def trained(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(archive, tmp_path_factory):
     """A run by lesion, so that it has a test part. Not to be changed: see `finished_run`."""
     base = tmp_path_factory.mktemp("serving")
     overrides = [
@@ -39,19 +38,19 @@ def trained(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def finished_run(trained: Path, tmp_path: Path) -> RunDirectory:
+def finished_run(trained, tmp_path):
     """A copy of the run, for one test to write into."""
     return RunDirectory(shutil.copytree(trained, tmp_path / "run" / "key" / "seed0"))
 
 
 @pytest.fixture(scope="session")
-def model(trained: Path) -> LesionModel:
+def model(trained):
     """The run's model. Not to be changed."""
     return load_run(trained)
 
 
 @pytest.fixture(scope="session")
-def photos(archive: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photos(archive, trained, tmp_path_factory):
     """The held-out images as files, and their metadata."""
     folder = tmp_path_factory.mktemp("photos")
     split = pd.read_csv(trained / "split.csv")
@@ -64,13 +63,13 @@ def photos(archive: Path, trained: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
-def photo(photos: Path) -> Path:
+def photo(photos):
     """One of them."""
     return min(photos.glob("*.jpg"))
 
 
 @pytest.fixture(scope="session")
-def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(trained, tmp_path_factory):
     """The folder of an exported run. Not to be changed."""
     run = shutil.copytree(trained, tmp_path_factory.mktemp("export") / "run" / "key" / "seed0")
     main(["export", str(run), "--repeats", "3"])
@@ -78,6 +77,6 @@ def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def record(exported: Path) -> dict[str, Any]:
+def record(exported):
     """What its `export.json` holds."""
     return json.loads((exported / "export.json").read_text())

@@ -22,7 +22,6 @@ from PIL import Image
 from skinlesion.cli import main
 from skinlesion.errors import SkinlesionError
 from skinlesion.serving.app import build_application, serve
-from skinlesion.serving.model import LesionModel
 from skinlesion.serving.uploads import read_upload
 
 pytest.importorskip("gradio")
@@ -73,7 +72,7 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def app(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def app(trained, tmp_path_factory):
     temporary = tmp_path_factory.mktemp("tmp")
     errors = tmp_path_factory.mktemp("log") / "stderr"
     process = subprocess.Popen(
@@ -94,7 +93,7 @@ def app(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run
 
 
 @pytest.fixture
-def page(app: Running, browser: Any) -> Iterator[Any]:
+def page(app, browser):
     """The page at a phone's width; it must ask nobody else and complain of nothing."""
     context = browser.new_context(viewport={"width": 390, "height": 844})
     page = context.new_page()
@@ -118,7 +117,7 @@ def page(app: Running, browser: Any) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def jpeg(photo: Path) -> bytes:
+def jpeg(photo):
     """A photograph that knows where it was taken."""
     exif = Image.Exif()
     exif.get_ifd(0x8825)[2] = (48.0, 12.0, 30.0)  # GPS latitude
@@ -137,9 +136,7 @@ def classify(page: Any) -> None:
     page.get_by_role("button", name="Classify").click()
 
 
-def test_an_image_with_metadata_gives_the_models_answer_and_where_it_looks(
-    page: Any, app: Running, model: LesionModel, jpeg: bytes
-) -> None:
+def test_an_image_with_metadata_gives_the_models_answer_and_where_it_looks(page, app, model, jpeg):
     upload(page, jpeg)
     page.wait_for_selector(".sl-preview img")
     assert page.get_by_label("age").input_value() == ""
@@ -173,7 +170,7 @@ def test_an_image_with_metadata_gives_the_models_answer_and_where_it_looks(
     assert app.files() == []
 
 
-def test_a_sample_fills_the_page_and_can_be_classified(page: Any, model: LesionModel) -> None:
+def test_a_sample_fills_the_page_and_can_be_classified(page, model):
     buttons = page.locator(".sl-samples button")
     assert buttons.all_text_contents() == list(model.classes)
     buttons.nth(4).click()
@@ -190,9 +187,7 @@ def test_a_sample_fills_the_page_and_can_be_classified(page: Any, model: LesionM
     page.wait_for_selector("text=age: expected a number from 0 to 120")
 
 
-def test_what_is_no_image_or_too_large_is_refused_in_words(
-    page: Any, app: Running, tmp_path: Path
-) -> None:
+def test_what_is_no_image_or_too_large_is_refused_in_words(page, app, tmp_path):
     classify(page)
     page.wait_for_selector("text=There is no image yet")
     upload(page, b"no picture at all")
@@ -206,11 +201,12 @@ def test_what_is_no_image_or_too_large_is_refused_in_words(
     assert app.files() == []
 
 
-def test_the_page_says_what_it_is_and_what_the_model_is(page: Any) -> None:
+def test_the_page_says_what_it_is_and_what_the_model_is(page):
     warning = page.locator(".sl-warning").inner_text()
     assert "Research software. No medical device. It says nothing about your skin." in warning
     assert "dermoscopic" in warning
-    assert "even for a picture of a cat" in warning
+    assert "one of its 7 classes, even for a picture of a cat" in warning
+    assert "dermoscopic" not in page_of.PIECES.warning(("round", "square"), False)
     about = page.locator(".sl-about").inner_text()
     assert "mobilenet_v3_small, with soft attention" in about
     assert "no photograph of a held-out lesion was trained on" in about
@@ -218,30 +214,18 @@ def test_the_page_says_what_it_is_and_what_the_model_is(page: Any) -> None:
     assert re.search(accuracy, about)
 
 
-def test_the_server_gives_nothing_away(app: Running, tmp_path: Path) -> None:
-    (folder,) = app.temporary.iterdir()
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    secret = tmp_path / "secret.txt"
-    secret.write_text("secret")
-    for path in (f"gradio_api/file={secret}", "docs", "openapi.json", "monitoring"):
-        assert app.get(path).status_code in (403, 404), path
-    # A site that gives its own name this address.
-    assert app.get("", headers={"Host": "elsewhere.example"}).status_code == 400
-    assert "default-src 'self'" in app.get("").headers["Content-Security-Policy"]
-
-
 def file_at(path: Path | str) -> dict[str, Any]:
     """A file as Gradio speaks of it."""
     return {"path": str(path), "meta": {"_type": "gradio.FileData"}}
 
 
-def test_a_file_of_the_machine_is_refused_in_every_field(
-    app: Running, tmp_path: Path, jpeg: bytes
-) -> None:
+def test_a_file_of_the_machine_is_refused_in_every_field(app, tmp_path, jpeg):
     secret = tmp_path / "secret-name.txt"
     secret.write_text("secret-content")
     (folder,) = app.temporary.iterdir()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     values = [
+        file_at("http://192.0.2.1/x.jpg"),
         file_at(secret),
         file_at(secret) | {"url": f"http://127.0.0.1/gradio_api/file={secret}"},
         file_at(secret) | {"is_stream": True},
@@ -263,22 +247,21 @@ def test_a_file_of_the_machine_is_refused_in_every_field(
             data = [None] * count
             data[place] = value
             said = app.ask(name, data, event={"index": value})
-            for mine in ("file=", "secret", str(app.temporary), str(tmp_path)):
+            for mine in ("file=", "secret", "192.0.2.1", str(app.temporary), str(tmp_path)):
                 assert mine not in said, (name, place, value)
             assert app.files() == [], (name, place, value)
+    assert "No address is fetched" in app.errors.read_text()
     # The same session is answered when it asks as the page does.
     assert "Most probable" in app.ask("classify", [None, 45, "male", ""])
 
 
-def test_no_file_is_served_and_only_what_the_page_asks_for_is_there(
-    app: Running, jpeg: bytes
-) -> None:
+def test_no_file_is_served_and_only_what_the_page_asks_for_is_there(app, jpeg):
     (sent,) = app.send(jpeg).json()
-    files = (f"file={sent}", f"file/{sent}", f"./file={sent}", f"%66ile={sent}")
-    for path in (*files, "deep_link?session_hash=a", "proxy=http://192.0.2.1/", "info"):
-        reply = app.get(f"gradio_api/{path}")
-        assert reply.status_code == 404, path
-        assert sent not in reply.text
+    files = (f"file={sent}", f"file/{sent}", f"./file={sent}", f"%66ile={sent}", f"file={__file__}")
+    asked = (*files, "deep_link?session_hash=a", "proxy=http://192.0.2.1/", "info")
+    for path in (*(f"gradio_api/{path}" for path in asked), "docs", "openapi.json", "monitoring"):
+        reply = app.get(path)
+        assert (reply.status_code, reply.text) == (404, "Refused."), path
     # Read by the page, it goes.
     app.ask("take", [file_at(sent)])
     body = {"data": [None, None, None, None], "session_hash": "b"}
@@ -289,7 +272,7 @@ def test_no_file_is_served_and_only_what_the_page_asks_for_is_there(
     assert app.files() == []
 
 
-def test_a_refusal_does_not_repeat_what_was_sent(app: Running) -> None:
+def test_a_refusal_does_not_repeat_what_was_sent(app):
     wrong = {"data": "sent-by-me", "session_hash": ["sent-by-me"]}
     reply = app.post("queue/join", json=wrong)
     assert (reply.status_code, reply.text) == (422, "Refused.")
@@ -298,18 +281,21 @@ def test_a_refusal_does_not_repeat_what_was_sent(app: Running) -> None:
     assert "sent-by-me" not in said
 
 
-def test_another_site_may_not_send_anything(app: Running, jpeg: bytes) -> None:
+def test_another_site_may_not_send_anything(app, jpeg):
     port = int(app.address.rpartition(":")[2])
     for origin in ("https://elsewhere.example", f"http://127.0.0.1:{port + 1}", "null", "http://["):
         assert app.send(jpeg, Origin=origin).status_code == 403, origin
         joined = app.post("queue/join", headers={"Origin": origin}, json={})
         assert joined.status_code == 403, origin
     assert app.files() == []
+    # A site that gives its own name this address.
+    assert app.get("", headers={"Host": "elsewhere.example"}).status_code == 400
+    assert "default-src 'self'" in app.get("").headers["Content-Security-Policy"]
     (sent,) = app.send(jpeg, Origin=app.address).json()
     app.ask("take", [file_at(sent)])
 
 
-def test_the_sum_of_all_uploads_has_an_end(app: Running) -> None:
+def test_the_sum_of_all_uploads_has_an_end(app):
     sent = [app.send(b"%d" % i + bytes(30_000_000)) for i in range(8)]
     assert [reply.status_code for reply in sent] == [200] * 8
     refused = app.send(b"8" + bytes(30_000_000))
@@ -326,7 +312,7 @@ def test_the_sum_of_all_uploads_has_an_end(app: Running) -> None:
     assert app.files() == []
 
 
-def test_what_is_under_way_counts_and_what_is_broken_off_goes(app: Running, jpeg: bytes) -> None:
+def test_what_is_under_way_counts_and_what_is_broken_off_goes(app, jpeg):
     host, port = app.address.removeprefix("http://").split(":")
     part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\nbegun'
     head = (
@@ -354,15 +340,7 @@ def wait_for(happened: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_the_server_downloads_nothing_for_a_visitor(app: Running) -> None:
-    for name, place, count in app.fields():
-        data: list[Any] = [None] * count
-        data[place] = file_at("http://192.0.2.1/x.jpg")
-        assert "192.0.2.1" not in app.ask(name, data)
-    assert "No address is fetched" in app.errors.read_text()
-
-
-def test_ctrl_c_stops_it_quietly_and_leaves_nothing(app: Running) -> None:
+def test_ctrl_c_stops_it_quietly_and_leaves_nothing(app):
     app.process.send_signal(signal.SIGINT)
     assert app.process.wait(timeout=60) == 0
     assert app.process.stdout is not None
@@ -371,7 +349,7 @@ def test_ctrl_c_stops_it_quietly_and_leaves_nothing(app: Running) -> None:
     assert list(app.temporary.iterdir()) == []
 
 
-def test_an_upload_is_deleted_and_no_other_file_is_touched(tmp_path: Path, jpeg: bytes) -> None:
+def test_an_upload_is_deleted_and_no_other_file_is_touched(tmp_path, jpeg):
     uploads, other = tmp_path / "uploads", tmp_path / "own" / "lesion.jpg"
     sent, loose = uploads / "digest" / "lesion.jpg", uploads / "loose.jpg"
     for path in (other, sent, loose):
@@ -399,20 +377,14 @@ def test_an_upload_is_deleted_and_no_other_file_is_touched(tmp_path: Path, jpeg:
     assert "<i>" not in shown
 
 
-def test_a_model_of_other_classes_does_not_speak_of_dermoscopy() -> None:
-    warning = page_of.PIECES.warning(("round", "square", "other"), False)
-    assert "dermoscopic" not in warning
-    assert "one of its 3 classes" in warning
-
-
-def test_another_host_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_host_is_warned_of(capsys):
     for host, warned in (("0.0.0.0", True), ("127.0.0.1", False)):
         with pytest.raises(SystemExit, match="no such run"):
             main(["app", "nowhere", "--host", host])
         assert ("Nothing is authenticated or encrypted" in capsys.readouterr().err) == warned
 
 
-def test_a_port_in_use_is_one_clear_error(model: LesionModel, trained: Path) -> None:
+def test_a_port_in_use_is_one_clear_error(model, trained):
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
         pytest.raises(SkinlesionError, match=r"cannot be had .* choose another with --port"),
@@ -420,9 +392,7 @@ def test_a_port_in_use_is_one_clear_error(model: LesionModel, trained: Path) -> 
         serve(model, trained, "127.0.0.1", taken.getsockname()[1], show=False)
 
 
-def test_without_gradio_the_error_names_what_to_install(
-    model: LesionModel, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_gradio_the_error_names_what_to_install(model, trained, tmp_path, monkeypatch):
     for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR"):
         monkeypatch.setenv(name, "")
     monkeypatch.setitem(sys.modules, "gradio", None)

@@ -1,5 +1,4 @@
 from copy import deepcopy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,18 +9,15 @@ from skinlesion.errors import SkinlesionError
 from skinlesion.models.classifier import build_classifier
 from skinlesion.models.soft_attention import ReleasedSoftAttention
 from skinlesion.serving.attention import explain, overlay
-from skinlesion.serving.model import LesionModel
 
 
 @pytest.fixture
-def changed(model: LesionModel) -> LesionModel:
+def changed(model):
     """A copy of the model, for one test to change."""
     return deepcopy(model)
 
 
-def test_the_maps_are_those_that_the_network_multiplies_by(
-    changed: LesionModel, photo: Path
-) -> None:
+def test_the_maps_are_those_that_the_network_multiplies_by(changed, photo):
     found = explain(changed, photo, {"age": 45})
     assert found.maps is not None
     assert found.maps.shape[0] == 16
@@ -35,9 +31,7 @@ def test_the_maps_are_those_that_the_network_multiplies_by(
     np.testing.assert_allclose(attended, expected, atol=1e-6)
 
 
-def test_grad_cam_is_the_features_weighted_by_their_mean_gradient(
-    changed: LesionModel, photo: Path
-) -> None:
+def test_grad_cam_is_the_features_weighted_by_their_mean_gradient(changed, photo):
     found = explain(changed, photo, {"sex": "male"}, target="mel")
     row = changed.encoder.encode(changed.encoder.frame([{"sex": "male"}]))
     features: list[torch.Tensor] = []
@@ -51,9 +45,7 @@ def test_grad_cam_is_the_features_weighted_by_their_mean_gradient(
     assert found.target == "mel"
 
 
-def test_every_kind_of_attention_is_explained_and_none_leaves_grad_cam(
-    changed: LesionModel, photo: Path
-) -> None:
+def test_every_kind_of_attention_is_explained_and_none_leaves_grad_cam(changed, photo):
     torch.nn.init.zeros_(changed.network.attention.conv.weight)
     np.testing.assert_allclose(explain(changed, photo).attention, 1, atol=1e-6)
     channels = changed.network.attention.conv.in_channels
@@ -68,7 +60,7 @@ def test_every_kind_of_attention_is_explained_and_none_leaves_grad_cam(
         explain(changed, photo, target="melanoma")
 
 
-def test_an_overlay_is_brighter_where_the_values_are_higher() -> None:
+def test_an_overlay_is_brighter_where_the_values_are_higher():
     image = np.full((64, 64, 3), 100, np.uint8)
     over = overlay(image, np.array([[0.0, 1.0], [0.0, 1.0]]), high=1.0)
     assert over.shape == image.shape
@@ -77,9 +69,7 @@ def test_an_overlay_is_brighter_where_the_values_are_higher() -> None:
     np.testing.assert_array_equal(overlay(image, np.full((2, 2), 9.0), 1.0)[0, 0], over[0, 63])
 
 
-def test_each_image_gives_a_figure_and_a_broken_one_a_line(
-    photo: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_image_gives_a_figure_and_a_broken_one_a_line(photo, trained, tmp_path, capsys):
     broken, out = tmp_path / "broken.jpg", tmp_path / "maps"
     broken.write_text("no picture")
     words = [str(trained), str(broken), str(photo), "--age", "45", "--out", str(out)]
@@ -89,3 +79,5 @@ def test_each_image_gives_a_figure_and_a_broken_one_a_line(
     printed, complained = capsys.readouterr()
     assert printed.splitlines() == [str(out / names[1])]
     assert f"error: {broken}: " in complained
+    with pytest.raises(SystemExit, match=r"^error: .*broken\.jpg: File exists[^\n]+$"):
+        main(["explain", str(trained), str(photo), "--out", str(broken)])

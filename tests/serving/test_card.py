@@ -1,8 +1,6 @@
 """The model card: the run's numbers, what the hub reads, and texts of a run that stay text."""
 
 from copy import copy
-from pathlib import Path
-from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
@@ -13,22 +11,19 @@ from skinlesion.evaluation.measured import Measured
 from skinlesion.runs.directory import RunDirectory
 from skinlesion.runs.predictions import read_predictions
 from skinlesion.serving.export.card import model_card
-from skinlesion.serving.model import LesionModel
 
 
 @pytest.fixture(scope="module")
-def card(exported: Path) -> str:
+def card(exported):
     return (exported / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
-def part(trained: Path) -> Measured:
+def part(trained):
     return Measured.reported(read_predictions(trained / "predictions.csv"))
 
 
-def test_its_numbers_are_those_of_the_run(
-    card: str, record: dict[str, Any], part: Measured, trained: Path
-) -> None:
+def test_its_numbers_are_those_of_the_run(card, record, part, trained):
     low, high = part.interval("balanced_accuracy")
     assert f"{part.metrics['balanced_accuracy']:.3f} ({low:.3f}-{high:.3f})" in card
     melanoma = next(line for line in card.splitlines() if line.startswith("| melanoma (mel)"))
@@ -41,7 +36,7 @@ def test_its_numbers_are_those_of_the_run(
     assert str(trained) not in card
 
 
-def test_the_hub_understands_it(card: str, record: dict[str, Any]) -> None:
+def test_the_hub_understands_it(card, record):
     data = ModelCard(card).data
     assert data.license == "cc-by-nc-4.0"
     assert data.model_name == record["run"]
@@ -50,7 +45,7 @@ def test_the_hub_understands_it(card: str, record: dict[str, Any]) -> None:
     assert values["accuracy"] == pytest.approx(quality["accuracy"], abs=1e-4)
 
 
-def test_it_says_which_column_is_which_value(card: str, model: LesionModel) -> None:
+def test_it_says_which_column_is_which_value(card, model):
     row = next(line for line in card.splitlines() if "| sex, one of them 1" in line)
     columns = dict(
         reversed(word.strip(" |").split(" ", 1)) for word in row.split(": ")[1].split(",")[1:]
@@ -61,7 +56,7 @@ def test_it_says_which_column_is_which_value(card: str, model: LesionModel) -> N
         assert encoded[int(column)] == 1
 
 
-def test_the_parts_of_the_code_fit_together(card: str, model: LesionModel) -> None:
+def test_the_parts_of_the_code_fit_together(card, model):
     first, second = (block.split("```")[0] for block in card.split("```python\n")[1:])
     for code in (first, second):
         compile(code, "card", "exec")
@@ -71,8 +66,8 @@ def test_the_parts_of_the_code_fit_together(card: str, model: LesionModel) -> No
 
 
 def test_a_run_of_other_data_says_what_is_known_and_its_texts_stay_text(
-    finished_run: RunDirectory, model: LesionModel, record: dict[str, Any]
-) -> None:
+    finished_run, model, record
+):
     finished_run.config.data.tables = ["t|a*<b>"]
     finished_run.config.weights = "none"
     OmegaConf.save(finished_run.config, finished_run.path / "config.yaml")
@@ -102,9 +97,7 @@ def test_a_run_of_other_data_says_what_is_known_and_its_texts_stay_text(
     assert "Austria" not in card
 
 
-def test_drawn_pictures_are_told_from_real_ones(
-    trained: Path, model: LesionModel, part: Measured, record: dict[str, Any]
-) -> None:
+def test_drawn_pictures_are_told_from_real_ones(trained, model, part, record):
     card = model_card(RunDirectory(trained), model, part, record | {"data": "drawn"})
     assert ModelCard(card).data.license == "unknown"
     assert "say nothing about skin" in card

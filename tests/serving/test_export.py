@@ -1,6 +1,7 @@
 """Exports: the files compute what the network does, and the folder is whole or as it was."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +14,13 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from skinlesion.cli import main
-from skinlesion.errors import SkinlesionError
+from skinlesion.cli import Terminated, main
+from skinlesion.errors import DISK, SkinlesionError
 from skinlesion.evaluation.calibration import scale
 from skinlesion.models.classifier import build_classifier
 from skinlesion.runs.directory import RunDirectory
 from skinlesion.serving import export
-from skinlesion.serving.export.images import Images
-from skinlesion.serving.export.measure import Outputs, latencies, parity, torch_runtime
+from skinlesion.serving.export.measure import Images, Outputs, latencies, parity, torch_runtime
 from skinlesion.serving.export.onnx import onnx_runtime, quantize, write_onnx
 from skinlesion.serving.model import LesionModel
 
@@ -34,7 +34,7 @@ def some_images(model: LesionModel, number: int) -> tuple[np.ndarray, np.ndarray
     return image, model.encoder.encode(model.encoder.frame(rows))
 
 
-def test_the_folder_holds_every_file_and_nothing_half_written(exported: Path) -> None:
+def test_the_folder_holds_every_file_and_nothing_half_written(exported):
     assert sorted(path.name for path in exported.iterdir()) == [
         *("README.md", "export.json", "model.int8.onnx", "model.onnx", "model.safetensors")
     ]
@@ -43,8 +43,8 @@ def test_the_folder_holds_every_file_and_nothing_half_written(exported: Path) ->
 
 @pytest.mark.parametrize("batch", [1, 3, 7])
 def test_the_onnx_file_computes_what_the_network_does_for_batches_of_any_size(
-    exported: Path, model: LesionModel, batch: int
-) -> None:
+    exported, model, batch
+):
     image, metadata = some_images(model, batch)
     session = onnxruntime.InferenceSession(exported / "model.onnx")
     logits, probabilities = session.run(None, {"image": image, "metadata": metadata})
@@ -54,7 +54,7 @@ def test_the_onnx_file_computes_what_the_network_does_for_batches_of_any_size(
     np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), raw, atol=1e-4)
 
 
-def test_the_onnx_file_says_what_it_is(exported: Path, model: LesionModel) -> None:
+def test_the_onnx_file_says_what_it_is(exported, model):
     session = onnxruntime.InferenceSession(exported / "model.onnx")
     assert [(i.name, i.shape, i.type) for i in session.get_inputs()] == [
         ("image", ["batch", 3, model.size, model.size], "tensor(uint8)"),
@@ -65,9 +65,7 @@ def test_the_onnx_file_says_what_it_is(exported: Path, model: LesionModel) -> No
     assert header["temperature"] == model.temperature
 
 
-def test_a_network_without_metadata_takes_the_image_alone(
-    model: LesionModel, tmp_path: Path
-) -> None:
+def test_a_network_without_metadata_takes_the_image_alone(model, tmp_path):
     network = model.description["network"] | {
         "metadata": {"name": "none"},
         "backbone": model.description["network"]["backbone"] | {"cut": "blocks.0.0"},
@@ -86,9 +84,7 @@ def test_a_network_without_metadata_takes_the_image_alone(
     assert onnx_runtime(tmp_path / "eight.onnx")(image, metadata).logits.shape == (3, 7)
 
 
-def test_parity_and_quality_are_measured_on_the_held_out_images(
-    record: dict[str, Any], trained: Path
-) -> None:
+def test_parity_and_quality_are_measured_on_the_held_out_images(record, trained):
     metrics = RunDirectory(trained).read_json("metrics.json")["parts"]["test"]
     assert 0 <= record["files"]["onnx"]["parity"]["probability"] <= 1e-4
     assert record["tested_on"] == "held-out images"
@@ -105,9 +101,7 @@ def test_parity_and_quality_are_measured_on_the_held_out_images(
     assert rounded["mb"] < exact["mb"]
 
 
-def test_eight_bits_are_for_the_backbone_and_not_for_its_first_convolutions(
-    exported: Path, record: dict[str, Any]
-) -> None:
+def test_eight_bits_are_for_the_backbone_and_not_for_its_first_convolutions(exported, record):
     graph = onnx.load(exported / "model.int8.onnx").graph
     eight = {initializer.name for initializer in graph.initializer if initializer.data_type == 3}
     dequantised = {
@@ -125,7 +119,7 @@ def test_eight_bits_are_for_the_backbone_and_not_for_its_first_convolutions(
     assert not any(node.input[1] in dequantised for node in dense)
 
 
-def test_every_file_is_timed_in_turn(record: dict[str, Any]) -> None:
+def test_every_file_is_timed_in_turn(record):
     for about in record["files"].values():
         found = about["latency_ms"]
         assert found["repeats"] == 3
@@ -136,8 +130,8 @@ def test_every_file_is_timed_in_turn(record: dict[str, Any]) -> None:
 
 
 def test_the_table_is_printed_and_written_and_what_is_not_ours_stays(
-    finished_run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    finished_run, tmp_path, capsys
+):
     out = tmp_path / "out"
     folder = out / "mobilenet_v3_small-key-seed0"
     folder.mkdir(parents=True)
@@ -157,11 +151,8 @@ def test_the_table_is_printed_and_written_and_what_is_not_ours_stays(
 
 
 def test_an_untrained_run_without_its_data_shows_no_accuracy_and_is_checked_on_noise(
-    finished_run: RunDirectory,
-    exported: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    finished_run, exported, monkeypatch, capsys
+):
     made = exported / "model.onnx"  # of the same network
     write = "skinlesion.serving.export.onnx.write_onnx"
     monkeypatch.setattr(write, lambda model, path: shutil.copy(made, path))
@@ -185,9 +176,7 @@ def test_an_untrained_run_without_its_data_shows_no_accuracy_and_is_checked_on_n
     assert "model-index" not in card
 
 
-def test_other_data_than_the_run_was_trained_on_is_refused(
-    finished_run: RunDirectory, archive: Path, tmp_path: Path
-) -> None:
+def test_other_data_than_the_run_was_trained_on_is_refused(finished_run, archive, tmp_path):
     run, other = str(finished_run.path), tmp_path / "other"
     with pytest.raises(SystemExit, match="nowhere"):
         main(["export", run, "--data", "/nowhere"])
@@ -206,8 +195,8 @@ def test_other_data_than_the_run_was_trained_on_is_refused(
 
 
 def test_an_export_that_fails_or_is_stopped_leaves_everything_as_it_was(
-    finished_run: RunDirectory, exported: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    finished_run, exported, monkeypatch
+):
     def wrong(model: LesionModel, path: Path) -> None:
         graph = onnx.load(exported / "model.onnx")
         for initializer in graph.graph.initializer:
@@ -216,15 +205,21 @@ def test_an_export_that_fails_or_is_stopped_leaves_everything_as_it_was(
                 initializer.CopyFrom(onnx.numpy_helper.from_array(bias, initializer.name))
         onnx.save(graph, path)
 
-    def stopped(model: LesionModel, path: Path) -> None:
-        path.write_text("begun")
-        raise KeyboardInterrupt
+    def raising(error: BaseException) -> Callable[..., None]:
+        def write(model: LesionModel, path: Path) -> None:
+            path.write_text("begun")
+            raise error
+
+        return write
 
     folder = shutil.copytree(exported, finished_run.path / "export")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    refused = [OSError(number, os.strerror(number)) for number in DISK]
     cases: list[tuple[Callable[..., None], str]] = [
         (wrong, "model.onnx does not compute what the network does"),
-        (stopped, "130"),
+        (raising(KeyboardInterrupt()), "130"),
+        (raising(Terminated()), "143"),
+        *((raising(error), f"^error: {error.strerror}[^\n]+$") for error in refused),
     ]
     for write, message in cases:
         monkeypatch.setattr("skinlesion.serving.export.onnx.write_onnx", write)
@@ -234,7 +229,7 @@ def test_an_export_that_fails_or_is_stopped_leaves_everything_as_it_was(
         assert not [*finished_run.path.glob(".export*")]
 
 
-def test_no_number_is_no_parity() -> None:
+def test_no_number_is_no_parity():
     def answering(value: float) -> Any:
         return lambda image, metadata: Outputs(np.full((1, 7), value), np.full((1, 7), 1 / 7))
 
@@ -245,8 +240,8 @@ def test_no_number_is_no_parity() -> None:
 
 
 def test_unknown_formats_missing_packages_and_what_is_no_run_are_one_error_before_any_work(
-    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    exported, tmp_path, monkeypatch
+):
     run = str(exported.parent)
     with pytest.raises(SystemExit, match=r"no tflite, expected some of safetensors, onnx"):
         main(["export", run, "--formats", "onnx,tflite"])
@@ -262,7 +257,7 @@ def test_unknown_formats_missing_packages_and_what_is_no_run_are_one_error_befor
     assert export.choose("safetensors") == ("safetensors",)
 
 
-def test_a_phones_program_computes_what_the_network_does(finished_run: RunDirectory) -> None:
+def test_a_phones_program_computes_what_the_network_does(finished_run):
     pytest.importorskip("executorch", reason="pip install 'skinlesion[phone]'")
     main(["export", str(finished_run.path), "--formats", "phone", "--repeats", "1"])
     folder = finished_run.path / "export"

@@ -15,20 +15,17 @@ import skinlesion
 import skinlesion.serving.model
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.calibration import fit_temperature, scale
-from skinlesion.runs.directory import RunDirectory
 from skinlesion.runs.predictions import read_predictions
 from skinlesion.serving.model import HEADER, LesionModel, load_run
 
 
-def test_the_package_offers_load_run() -> None:
+def test_the_package_offers_load_run():
     assert skinlesion.load_run is load_run
     with pytest.raises(AttributeError, match="load_runs"):
         _ = skinlesion.load_runs
 
 
-def test_an_image_is_predicted_from_path_bytes_picture_and_pixels_alike(
-    model: LesionModel, photo: Path
-) -> None:
+def test_an_image_is_predicted_from_path_bytes_picture_and_pixels_alike(model, photo):
     picture = Image.open(photo)
     sources: list[Any] = [photo, str(photo), photo.read_bytes(), picture, np.asarray(picture)]
     found = [model.predict(source, age=45, sex="male").raw for source in sources]
@@ -37,8 +34,8 @@ def test_an_image_is_predicted_from_path_bytes_picture_and_pixels_alike(
 
 
 def test_probabilities_are_the_raw_ones_scaled_by_the_temperature_of_validation(
-    model: LesionModel, photo: Path, trained: Path
-) -> None:
+    model, photo, trained
+):
     val = read_predictions(trained / "predictions.csv").part("val")
     assert model.temperature == fit_temperature(val.y, val.probabilities)
     prediction = model.predict(photo)
@@ -48,7 +45,7 @@ def test_probabilities_are_the_raw_ones_scaled_by_the_temperature_of_validation(
     assert prediction.label == model.classes[int(raw.argmax())]
 
 
-def test_metadata_matters_and_what_is_missing_is_said(model: LesionModel, photo: Path) -> None:
+def test_metadata_matters_and_what_is_missing_is_said(model, photo):
     known = model.predict(photo, age="85", sex="Male ", localization="face")
     unknown = model.predict(photo)
     assert known.missing == ()
@@ -66,19 +63,12 @@ def test_metadata_matters_and_what_is_missing_is_said(model: LesionModel, photo:
         ({"localisation": "back"}, r"localisation.*localization"),
     ],
 )
-def test_unknown_metadata_is_refused_with_what_would_do(
-    model: LesionModel, photo: Path, metadata: dict[str, Any], message: str
-) -> None:
+def test_unknown_metadata_is_refused_with_what_would_do(model, photo, metadata, message):
     with pytest.raises(SkinlesionError, match=message):
         model.predict(photo, **metadata)
 
 
-def test_a_checkpoint_stands_for_its_run(trained: Path, model: LesionModel, photo: Path) -> None:
-    again = load_run(trained / "checkpoints/best.ckpt")
-    assert again.predict(photo) == model.predict(photo)
-
-
-def test_what_is_no_trained_model_is_said(finished_run: RunDirectory, tmp_path: Path) -> None:
+def test_what_is_no_trained_model_is_said(finished_run, tmp_path):
     def refused(path: Path, why: str, device: str = "cpu") -> None:
         with pytest.raises(SkinlesionError, match=why):
             load_run(path, device)
@@ -99,19 +89,21 @@ def test_what_is_no_trained_model_is_said(finished_run: RunDirectory, tmp_path: 
     refused(path, "has no weights")
     save_file({"a": np.zeros(1)}, tmp_path / "other.safetensors")
     refused(tmp_path / "other.safetensors", "does not say how a model is built")
+    refused(path / "DONE", "a file, but none that holds a whole model")
 
 
 @pytest.fixture(scope="module")
-def file(model: LesionModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("file") / "model.safetensors"
     model.save(path)
     return path
 
 
-def test_a_file_holds_all_that_a_run_does(model: LesionModel, file: Path, photo: Path) -> None:
-    again = load_run(file)
-    assert again.temperature == model.temperature
-    assert again.predict(photo, age=45) == model.predict(photo, age=45)
+def test_a_file_or_a_checkpoint_is_all_that_a_run_is(model, file, photo, trained):
+    for path in (file, trained / "checkpoints/best.ckpt"):
+        again = load_run(path)
+        assert again.temperature == model.temperature
+        assert again.predict(photo, age=45) == model.predict(photo, age=45)
 
 
 @pytest.mark.parametrize(
@@ -146,9 +138,7 @@ def test_a_file_holds_all_that_a_run_does(model: LesionModel, file: Path, photo:
         ("temperature", float("nan"), "temperature=nan"),
     ],
 )
-def test_what_a_file_says_of_itself_has_limits(
-    file: Path, tmp_path: Path, place: str, value: Any, message: str
-) -> None:
+def test_what_a_file_says_of_itself_has_limits(file, tmp_path, place, value, message):
     with safe_open(file, "np") as opened:
         description = json.loads(opened.metadata()[HEADER])
     *groups, last = place.split(".")
@@ -161,9 +151,7 @@ def test_what_a_file_says_of_itself_has_limits(
         load_run(tmp_path / "it.safetensors")
 
 
-def test_weights_and_answers_that_are_not_finite_are_errors(
-    model: LesionModel, photo: Path
-) -> None:
+def test_weights_and_answers_that_are_not_finite_are_errors(model, photo):
     state = {name: value.clone() for name, value in model.network.state_dict().items()}
     state["dense.weight"].fill_(1e38)  # finite, but no longer once summed up
     with pytest.raises(SkinlesionError, match="answer is not finite"):
@@ -173,9 +161,7 @@ def test_weights_and_answers_that_are_not_finite_are_errors(
         LesionModel(model.description, state)
 
 
-def test_the_docstrings_example_works(
-    file: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_docstrings_example_works(file, photo, tmp_path, monkeypatch):
     shutil.copy(file, tmp_path)
     shutil.copy(photo, tmp_path / "lesion.jpg")
     monkeypatch.chdir(tmp_path)

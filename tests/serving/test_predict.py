@@ -6,19 +6,24 @@ import pytest
 
 from skinlesion.cli import main
 from skinlesion.runs.predictions import read_predictions
-from skinlesion.serving.model import LesionModel
 
 
-def answers(text: str) -> list[dict]:
-    return [json.loads(line) for line in text.splitlines()]
+@pytest.fixture
+def predict(trained, capsys):
+    def run(*words, code=0):
+        """Return what is answered, and what else is said."""
+        assert main(["predict", str(trained), *map(str, words), "--json"]) == code
+        out, err = capsys.readouterr()
+        return [json.loads(line) for line in out.splitlines()], err
+
+    return run
 
 
 def test_a_folder_with_its_table_gives_the_numbers_of_the_predictions_file(
-    photos: Path, trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    table = f"{photos}/metadata.csv"
-    assert main(["predict", str(trained), str(photos), "--csv", table, "--json"]) == 0
-    found = {Path(a["image"]).stem: a for a in answers(capsys.readouterr().out)}
+    photos, trained, predict
+):
+    answers, _ = predict(photos, "--csv", photos / "metadata.csv")
+    found = {Path(answer["image"]).stem: answer for answer in answers}
     written = read_predictions(trained / "predictions.csv")
     assert set(found) == set(written.frame["image_id"])
     for image_id, expected in zip(written.frame["image_id"], written.probabilities, strict=True):
@@ -27,38 +32,29 @@ def test_a_folder_with_its_table_gives_the_numbers_of_the_predictions_file(
         assert sum(found[image_id]["probabilities"].values()) == pytest.approx(1)
 
 
-def test_a_broken_image_is_one_line_and_the_exit_code(
-    photos: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_broken_image_is_one_line_and_the_exit_code(photos, tmp_path, predict):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"\xff\xd8 no picture")
     a, b = sorted(photos.glob("*.jpg"))[:2]
-    assert main(["predict", str(trained), str(a), str(broken), str(b), "--json"]) == 1
-    out, err = capsys.readouterr()
-    found = answers(out)
+    found, err = predict(a, broken, b, code=1)
     assert [Path(each["image"]) for each in found] == [a, broken, b]
     assert "broken.jpg" in found[1]["error"]
     assert found[0]["missing"] == ["age", "sex", "localization"]
     assert "1 of 3 images could not be read" in err
 
 
-def test_a_folder_says_which_of_its_files_it_passed_over(
-    photo: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_says_which_of_its_files_it_passed_over(photo, tmp_path, predict):
     for name in ("phone.HEIC", "scan.tif", "._a.jpg"):
         (tmp_path / name).touch()
     with pytest.raises(SystemExit, match=r"holds no image .* but ._a.jpg, phone.HEIC, scan.tif"):
-        main(["predict", str(trained), str(tmp_path)])
+        predict(tmp_path)
     (tmp_path / "a.JPG").write_bytes(photo.read_bytes())
-    assert main(["predict", str(trained), str(tmp_path), "--json"]) == 0
-    out, err = capsys.readouterr()
-    assert [Path(each["image"]).name for each in answers(out)] == ["a.JPG"]
+    found, err = predict(tmp_path)
+    assert [Path(each["image"]).name for each in found] == ["a.JPG"]
     assert "passed over, as no image: ._a.jpg, phone.HEIC, scan.tif" in err
 
 
-def test_the_table_shows_calibrated_and_raw_and_what_was_missing(
-    photo: Path, trained: Path, model: LesionModel, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_table_shows_calibrated_and_raw_and_what_was_missing(photo, trained, model, capsys):
     main(["predict", str(trained), str(photo), "--age", "45", "--set", "sex=male"])
     out, err = capsys.readouterr()
     head, _, calibrated, raw = out.splitlines()
@@ -70,14 +66,12 @@ def test_the_table_shows_calibrated_and_raw_and_what_was_missing(
 
 
 def test_a_line_of_the_table_goes_before_the_options_and_its_blanks_do_not(
-    photos: Path, trained: Path, model: LesionModel, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+    photos, model, tmp_path, predict
+):
     a, b = sorted(photos.glob("*.jpg"))[:2]
     table = tmp_path / "m.csv"
     table.write_text(f"File;Age;sex;note\nphotos/{a.name};80;;x\n")
-    words = ["--age", "20", "--sex", "male", "--json", "--csv", str(table)]
-    main(["predict", str(trained), str(a), str(b), *words])
-    first, second = answers(capsys.readouterr().out)
+    (first, second), _ = predict(a, b, "--age", "20", "--sex", "male", "--csv", table)
     assert first["raw"] == pytest.approx(model.predict(a, age=80, sex="male").raw, abs=1e-6)
     assert second["raw"] == pytest.approx(model.predict(b, age=20, sex="male").raw, abs=1e-6)
 
@@ -95,14 +89,8 @@ def test_a_line_of_the_table_goes_before_the_options_and_its_blanks_do_not(
     ],
 )
 def test_wrong_metadata_is_one_error_before_any_image_is_read(
-    words: list[str],
-    message: str,
-    photos: Path,
-    model: LesionModel,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    words, message, photos, model, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr("skinlesion.serving.model.load_run", lambda *_: model)
     monkeypatch.chdir(tmp_path)
     Path("other.csv").write_text("picture,age\na,3\n")

@@ -1,13 +1,12 @@
 """A trained run as files to carry away. Here: the formats, and the packages that they need."""
 
-from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import NamedTuple
 
 from skinlesion.errors import SkinlesionError
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """A format: its file, what it is for, and which extra of this package brings what it needs."""
 
     file: str

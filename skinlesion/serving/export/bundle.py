@@ -18,17 +18,9 @@ from skinlesion.files import replacing_folder
 from skinlesion.runs.directory import RunDirectory
 from skinlesion.runs.predictions import read_predictions
 from skinlesion.runs.provenance import provenance
-from skinlesion.serving.export import FORMATS
+from skinlesion.serving.export import FORMATS, measure
 from skinlesion.serving.export.card import model_card
-from skinlesion.serving.export.images import AtHand, images_at_hand
-from skinlesion.serving.export.measure import (
-    Runtime,
-    answers,
-    latencies,
-    parity,
-    quality,
-    torch_runtime,
-)
+from skinlesion.serving.export.measure import AtHand, Runtime
 from skinlesion.serving.model import LesionModel, load_run
 
 RECORD, CARD = "export.json", "README.md"
@@ -61,7 +53,7 @@ def export_run(
     key, seed = run.resolve().parts[-2:]
     name = f"{model.description['network']['backbone']['name']}-{key}-{seed}"
     part = Measured.reported(read_predictions(directory.predictions))
-    images = images_at_hand(directory, model, part, data)
+    images = measure.images_at_hand(directory, model, part, data)
 
     def say(what: str) -> None:
         tqdm.write(f"{name}: {what}", file=sys.stderr)
@@ -75,26 +67,27 @@ def export_run(
     folder = run / "export" if out is None else out / name
     with replacing_folder(folder, OURS) as beside:
         measured = {"safetensors": part} if record["trained"] else {}
+        held_out, expected = images.held_out, measure.torch_runtime(model)
         for kind in formats:
             path = beside / FORMATS[kind].file
             say(f"exporting {path.name}")
             about = record["files"][kind] = _write_file(kind, path, model, images)
             file = _open_file(kind, path, model)
             if kind != "int8":
-                about["parity"] = parity(path.name, torch_runtime(model), file, images.held_out)
+                about["parity"] = measure.parity(path.name, expected, file, held_out)
             if kind in ("onnx", "int8") and record["trained"] and not images.missing:
-                measured[kind] = answers(file, images.held_out, part, f"measuring {path.name}")
-            about["quality"] = quality(measured[kind]) if kind in measured else None
+                measured[kind] = measure.answers(file, held_out, part, path.name)
+            about["quality"] = measure.quality(measured[kind]) if kind in measured else None
             if kind == "int8" and kind in measured:
                 about["against_float32"] = _cost(measured["onnx"], measured["int8"])
             about["mb"] = path.stat().st_size / 1e6
         if repeats:
-            one = images.held_out.batch(0, 1)
+            one = held_out.batch(0, 1)
             calls = {
                 kind: partial(_open_file(kind, beside / FORMATS[kind].file, model, threads=1), *one)
                 for kind in formats
             }
-            for kind, found in latencies(calls, repeats).items():
+            for kind, found in measure.latencies(calls, repeats).items():
                 record["files"][kind]["latency_ms"] = found
         card = model_card(directory, model, part, record)
         (beside / CARD).write_text(card, encoding="utf-8")
@@ -124,7 +117,7 @@ def _write_file(kind: str, path: Path, model: LesionModel, images: AtHand) -> di
 def _open_file(kind: str, path: Path, model: LesionModel, threads: int | None = None) -> Runtime:
     """Return an exported file of a model as it runs; None is the runtime's own choice."""
     if kind == "safetensors":
-        return torch_runtime(load_run(path))
+        return measure.torch_runtime(load_run(path))
     if kind == "phone":
         from skinlesion.serving.export.phone import pte_runtime
 

@@ -33,8 +33,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from tqdm import tqdm
 
 from skinlesion.errors import SkinlesionError
-from skinlesion.serving.export.images import Images
-from skinlesion.serving.export.measure import Exported, Outputs, Runtime, example
+from skinlesion.serving.export.measure import Exported, Images, Outputs, Runtime, example
 from skinlesion.serving.model import HEADER, LesionModel
 
 PERCENTILE = 99.99
@@ -132,19 +131,18 @@ class _Reader(CalibrationDataReader):
 
     def __init__(self, images: Images, reads: list[str], bar: tqdm) -> None:
         self.images, self.reads, self.bar = images, reads, bar
-        self.set_range(0, len(self))
+        self.left = iter(range(len(self)))
 
     def __len__(self) -> int:
         return -(-len(self.images) // BATCH)
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        self.left = list(range(start_index, end_index))
+        self.left = iter(range(start_index, end_index))
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        if not self.left:
+        if (index := next(self.left, None)) is None:
             return None
-        start = BATCH * self.left.pop(0)
-        image, metadata = self.images.batch(start, start + BATCH)
+        image, metadata = self.images.batch(BATCH * index, BATCH * (index + 1))
         self.bar.update(len(image))
         inputs: dict[str, np.ndarray] = {"image": image, "metadata": metadata}
         return {name: inputs[name] for name in self.reads}
