@@ -101,8 +101,8 @@ def read_file(path: Path) -> bytes:
         check_size(path.stat().st_size)
         with path.open("rb") as file:
             return file.read(MOST_BYTES + 1)  # of a device, which says that it holds nothing
-    except OSError as error:
-        raise SkinlesionError(f"cannot be read: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
+        raise SkinlesionError(f"cannot be read: {getattr(error, 'strerror', error)}") from None
 
 
 def _upright_rgb(image: Any) -> np.ndarray:

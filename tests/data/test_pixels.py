@@ -174,6 +174,8 @@ def test_a_path_bytes_a_picture_and_an_array_are_the_same_image(tmp_path: Path) 
     ("source", "message"),
     [
         ("absent.jpg", r"absent\.jpg: cannot be read: No such file"),
+        (".", "cannot be read: Is a directory"),
+        ("\0.jpg", "cannot be read: embedded null byte"),
         (b"no image", "the image: no JPEG, PNG or WebP"),
         (NOISE.astype(float), r"array \(H, W, 3\) of uint8, RGB, is expected, found float64"),
         (NOISE[..., 0], r"found uint8 \(30, 40\)"),
