@@ -23,7 +23,7 @@ from timm.models import create_feature_extractor
 from torch import Tensor, nn
 
 from skinlesion.errors import SkinlesionError, listing
-from skinlesion.models.weights import BackboneSpec, download, load_into
+from skinlesion.models.spec import BackboneSpec
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,8 @@ class Backbone(nn.Module):
         """
         if weights == "none":
             return
+        from skinlesion.models.weights import download, load_into
+
         file = download(self.spec) if weights == "imagenet" else weights
         self.uninitialised = load_into(self.trunk, self._full_names, file)
         if self.uninitialised:

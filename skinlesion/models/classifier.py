@@ -16,7 +16,7 @@ from skinlesion.errors import SkinlesionError, listing, validated
 from skinlesion.models.backbone import Backbone
 from skinlesion.models.metadata import GessertMLP, MetadataMLP
 from skinlesion.models.soft_attention import ReleasedSoftAttention, SoftAttention
-from skinlesion.models.weights import BackboneSpec
+from skinlesion.models.spec import BackboneSpec
 
 Initialiser = Literal["keras", "torch"]
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import BaseModel, Field, Strict, model_validator
 
 from skinlesion.data.encoding import UNKNOWN
 from skinlesion.models.spec import BackboneSpec
@@ -14,10 +14,6 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 Names = Annotated[list[Name], Field(max_length=1000)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
 class _Module(BaseModel):
     """Soft attention, or the metadata branch; which other arguments it has, its class says."""
 
@@ -27,7 +23,7 @@ class _Module(BaseModel):
     layers: Annotated[int, Strict(), Field(ge=1, le=8)] = 1
 
 
-class _Network(_Strict):
+class _Network(BaseModel, extra="forbid"):
     """The arguments of `build_classifier`."""
 
     backbone: BackboneSpec
@@ -40,7 +36,7 @@ class _Network(_Strict):
     hidden: Size | None = None
 
 
-class _Property(_Strict):
+class _Property(BaseModel, extra="forbid"):
     """A number or a category of `MetadataEncoder`."""
 
     low: Finite = 0.0
@@ -57,7 +53,7 @@ class _Property(_Strict):
         return self
 
 
-class _Encoder(_Strict):
+class _Encoder(BaseModel, extra="forbid"):
     properties: dict[Name, _Property]
     missing: Literal["category", "zero"]
 

@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from skinlesion.data.samples import CheckedArchive, open_archive
 from skinlesion.errors import SkinlesionError, validated
 from skinlesion.models.classifier import build_classifier
-from skinlesion.models.weights import BackboneSpec, resolve_preprocess, resolve_spec
+from skinlesion.models.spec import BackboneSpec, resolve_preprocess
 from skinlesion.training.callbacks import WholeCheckpoints
 from skinlesion.training.config import Compute, Job
 from skinlesion.training.module import LesionModule
@@ -60,7 +60,11 @@ def build(job: Job, compute: Compute, data: CheckedArchive) -> Parts:
     Raises:
         SkinlesionError: naming the axis whose choice cannot be built.
     """
-    spec = resolve_spec(validated(BackboneSpec, job.backbone, where="backbone"), job.weights)
+    spec = validated(BackboneSpec, job.backbone, where="backbone")
+    if job.weights != "none":
+        from skinlesion.models.weights import resolve_spec
+
+        spec = resolve_spec(spec, job.weights)
     spec = resolve_preprocess(spec, job.preprocess, job.weights)
     description = {
         "backbone": _lists(asdict(spec)),

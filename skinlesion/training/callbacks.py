@@ -190,4 +190,6 @@ class WholeCheckpoints(TorchCheckpointIO):
             try:
                 torch.save(checkpoint, file)
             except RuntimeError as error:  # of torch, in the place of what the disk said
-                raise error.__context__ if isinstance(error.__context__, OSError) else error
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise

@@ -126,21 +126,10 @@ def read_job(config: DictConfig) -> Job:
 
 @dataclass(frozen=True)
 class Compute:
-    """How a run is computed.
+    """How a run is computed: the switches of conf/machine/, where null has become the default.
 
-    Attributes:
-        device: `cuda`, `mps` or `cpu`.
-        precision: Lightning's word, `32-true` or `bf16-mixed`.
-        channels_last: whether images and feature maps have their channels last in memory.
-        rotated: whether backbones padded as in TensorFlow compute on images rotated by 180 degrees,
-            see `skinlesion.models.rotated`.
-        fused: whether the optimizer's step is one kernel.
-        compile: mode of torch.compile; None: eager.
-        tf32: whether a GPU may round the factors of float32 products to 10 bits.
-        retain_memory: whether freed memory stays with the process, in huge pages.
-        evaluation_batch: images a step of validation and prediction; None: as many as fit.
-        resident: whether all images live on the device; None: if they fit into half of its memory
-            that is free.
+    Of those that may still be None, `compile` then means eager, `evaluation_batch` as many images
+    as fit, and `resident` whether all images fit into half of the device's free memory.
     """
 
     device: str
@@ -177,7 +166,7 @@ def resolve(job: Job) -> Compute:
     """Return what a job's config means on this machine; null becomes the device's default."""
     device = _device(job.machine.device)
     on_gpu = device == "cuda"
-    defaults = {
+    defaults: dict[str, Any] = {
         "precision": _precision(device, job.backbone["name"]),
         "channels_last": True,
         "rotated": device == "cpu",
@@ -188,14 +177,9 @@ def resolve(job: Job) -> Compute:
         "evaluation_batch": None if on_gpu else EVALUATION_BATCH_ON_CPU,
         "resident": None if on_gpu else False,
     }
-    asked = dict(job.machine) | {
-        "precision": job.precision,
-        "resident": job.data.get("resident"),
-    }
-    chosen: dict[str, Any] = {
-        name: default if asked[name] is None else asked[name] for name, default in defaults.items()
-    }
-    return Compute(device=device, **chosen)
+    asked = {**dict(job.machine), "precision": job.precision, "resident": job.data.get("resident")}
+    asked = {name: asked[name] for name in defaults if asked[name] is not None}
+    return Compute(device=device, **defaults | asked)
 
 
 def _device(asked: str) -> str:

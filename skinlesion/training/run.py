@@ -19,7 +19,6 @@ from omegaconf import DictConfig, OmegaConf
 from skinlesion.data.module import LesionDataModule
 from skinlesion.data.samples import CheckedArchive, Samples
 from skinlesion.errors import SkinlesionError
-from skinlesion.models.weights import find_weights
 from skinlesion.runs.directory import RunDirectory, find_runs, identity, read_history, run_key
 from skinlesion.runs.predictions import SELECTED, write_predictions
 from skinlesion.training.build import Parts, build, build_trainer, open_data
@@ -43,9 +42,13 @@ def run(config: DictConfig) -> RunDirectory:
     """
     _quiet()
     job = read_job(config)
-    weights = find_weights(job.weights, job.backbone["name"])
-    config = OmegaConf.merge(config, {"weights": weights})  # type: ignore[assignment]
-    job = job.model_copy(update={"weights": weights})
+    if Path(job.weights).is_dir():
+        from skinlesion.models.weights import find_weights
+
+        config = config.copy()
+        config.weights = find_weights(job.weights, job.backbone["name"])
+        job = read_job(config)
+    weights = job.weights
     compute = resolve(job)
     compute.apply()
     data, digest = open_data(job), _weights_digest(weights)

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from skinlesion.errors import SkinlesionError, validated
 from skinlesion.models import BackboneSpec
-from skinlesion.models.weights import resolve_preprocess
+from skinlesion.models.spec import resolve_preprocess
 
 CONF = Path(__file__).parents[2] / "conf/preprocess"
 WEIGHTS, PAPER, RELEASED = (
