@@ -68,22 +68,20 @@ def test_the_digest_changes_with_any_cell(place: Any) -> None:
 
 
 def test_each_fault_is_named_with_its_rows_and_the_good_rows_are_returned(place: Any) -> None:
-    ids, spoiled = (
-        place.ids,
-        {
-            0: {"image_id": ""},
-            2: {"lesion_id": ""},
-            4: {"image_id": place.ids[5]},
-            6: {"lesion_id": "HAM_\x07"},
-            7: {"image_id": place.ids[7] + "\x1b"},
-            8: {"dx": "nevus", "lesion_id": "HAM_new"},
-            16: {"age": "-1"},
-            17: {"age": "121"},
-            18: {"age": "about 50"},
-            19: {"age": "inf"},
-            24: {"dx": "nv"},  # the other image of this lesion is a bkl
-        },
-    )
+    ids = place.ids
+    spoiled = {
+        0: {"image_id": ""},
+        2: {"lesion_id": ""},
+        4: {"image_id": place.ids[5]},
+        6: {"lesion_id": "HAM_\x07"},
+        7: {"image_id": place.ids[7] + "\x1b"},
+        8: {"dx": "nevus", "lesion_id": "HAM_new"},
+        16: {"age": "-1"},
+        17: {"age": "121"},
+        18: {"age": "about 50"},
+        19: {"age": "inf"},
+        24: {"dx": "nv"},  # the other image of this lesion is a bkl
+    }
     for row, cells in spoiled.items():
         place.table.loc[row, list(cells)] = list(cells.values())
     for row in range(30, 47):
