@@ -22,13 +22,14 @@ def main(config: DictConfig) -> Any:
         return run_job(config)  # an outcome: a job that fails does not stop the others
 
     with quick_imports():
-        from skinlesion.training.run import run, summarise
+        from skinlesion.training.run import run
 
     # Answered here, or Hydra would put a line of its own before the message.
     with report_errors(resumes=True):
         if config.sweep is not None:
             raise SkinlesionError(f"'{config.sweep.title}' is a sweep of many runs: add -m.")
         directory = run(config)
+        from skinlesion.evaluation.command import summarise
         from skinlesion.reporting.figures import draw_run_figures, outdated
 
         if outdated(directory):  # after DONE: no run is lost to a figure

@@ -1,9 +1,14 @@
-"""``skinlesion evaluate``: the metrics of a predictions file."""
+"""`skinlesion evaluate`: the metrics of a predictions file, or of a run that has just ended."""
 
 import argparse
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
+
+from skinlesion.runs.directory import RunDirectory
+
+log = logging.getLogger(__name__)
 
 
 def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int | None]:
@@ -26,3 +31,17 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps(metrics, indent=2, allow_nan=False))
     else:
         print("\n\n".join(f"{split}\n{summary_table(part)}" for split, part in metrics.items()))
+
+
+def summarise(directory: RunDirectory) -> None:
+    """Log a finished run's metrics, a row per class, and where its files are."""
+    from skinlesion.evaluation.metrics import summary_table
+    from skinlesion.runs.predictions import SELECTED
+
+    metrics = directory.read_json("metrics.json")
+    for part, measured in metrics["parts"].items():
+        log.info("\n%s (split=%s: these images %s)", part, metrics["protocol"], SELECTED[part])
+        log.info(summary_table(measured))
+    written = [directory.path / name for name in ("predictions.csv", "metrics.json")]
+    written += sorted(directory.figures.glob("*.png"))
+    log.info("\n%s", "\n".join(map(str, written)))

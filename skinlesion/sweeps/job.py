@@ -30,7 +30,8 @@ def run_job(config: DictConfig) -> Outcome:
     status, where, why = "failed", "", ""
     try:
         with quick_imports():
-            from skinlesion.training.run import run, summarise
+            from skinlesion.evaluation.command import summarise
+            from skinlesion.training.run import run
 
         directory = run(config)
         status = "skipped"

@@ -20,7 +20,7 @@ from skinlesion.data.module import LesionDataModule
 from skinlesion.data.samples import CheckedArchive, Samples
 from skinlesion.errors import SkinlesionError
 from skinlesion.runs.directory import RunDirectory, find_runs, identity, read_history, run_key
-from skinlesion.runs.predictions import SELECTED, write_predictions
+from skinlesion.runs.predictions import write_predictions
 from skinlesion.training.build import Parts, build, build_trainer, open_data
 from skinlesion.training.callbacks import Checkpoint, FiniteLoss, History
 from skinlesion.training.config import Compute, Job, read_job, resolve
@@ -122,7 +122,11 @@ def _train(
     )
     if parts.logger:
         parts.logger.log_hyperparams(job.model_dump(mode="json", by_alias=True))
-    resume = _newest_checkpoint(directory)
+    resume = None
+    if directory.checkpoints.exists():
+        from skinlesion.training.resume import newest_checkpoint
+
+        resume = newest_checkpoint(directory)
     before = directory.read_json("provenance.json")["commits"] if resume else []
     made = provenance()
     made |= {
@@ -159,29 +163,6 @@ def _train(
     with _interruptible():
         batches = trainer.predict(module, loaders)
     write_predictions(_predictions(batches, samples), directory.predictions)
-
-
-def _newest_checkpoint(directory: RunDirectory) -> Path | None:
-    """Return where the run goes on: the last epoch, else the best, else None for the start."""
-    problems = {path: _problem(path) for path in (directory.last, directory.best)}
-    readable = [path for path, problem in problems.items() if problem is None]
-    # Without the best checkpoint so far, what follows could not be compared with it.
-    resume = readable[0] if directory.best in readable else None
-    for path, problem in problems.items():
-        if problem and any(p.exists() for p in problems):
-            where = "the start" if resume is None else resume.name
-            log.warning("%s cannot be read: %s. Going on from %s.", path, problem, where)
-    return resume
-
-
-def _problem(path: Path) -> str | None:
-    """Return why a run cannot go on from a checkpoint."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        absent = {"epoch", "state_dict", "optimizer_states", "callbacks"} - checkpoint.keys()
-    except Exception as error:  # whatever torch, zip or pickle say of a damaged file
-        return str(error).partition("\n")[0] or type(error).__name__
-    return f"it lacks {', '.join(sorted(absent))}" if absent else None
 
 
 @contextmanager
@@ -241,19 +222,6 @@ def _write_split(samples: Samples, directory: RunDirectory) -> None:
             "resumed. machine.force=true starts it again."
         )
     directory.write_text("split.csv", text)
-
-
-def summarise(directory: RunDirectory) -> None:
-    """Log a finished run's metrics, a row per class, and where its files are."""
-    from skinlesion.evaluation.metrics import summary_table
-
-    metrics = directory.read_json("metrics.json")
-    for part, measured in metrics["parts"].items():
-        log.info("\n%s (split=%s: these images %s)", part, metrics["protocol"], SELECTED[part])
-        log.info(summary_table(measured))
-    written = [directory.path / name for name in ("predictions.csv", "metrics.json")]
-    written += sorted(directory.figures.glob("*.png"))
-    log.info("\n%s", "\n".join(map(str, written)))
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def job(tmp_path: Path) -> DictConfig:
 def run_with(monkeypatch: pytest.MonkeyPatch, job: DictConfig) -> Callable[..., Outcome]:
     def call(run: Callable[[DictConfig], object]) -> Outcome:
         monkeypatch.setattr("skinlesion.training.run.run", run)
-        monkeypatch.setattr("skinlesion.training.run.summarise", lambda directory: None)
+        monkeypatch.setattr("skinlesion.evaluation.command.summarise", lambda directory: None)
         return run_job(job)
 
     return call

@@ -6,14 +6,12 @@ import json
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -22,27 +20,22 @@ import torch
 from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from skinlesion.data.encoding import MetadataEncoder
-from skinlesion.data.samples import open_archive
 from skinlesion.errors import SkinlesionError
-from skinlesion.models.classifier import build_classifier
 from skinlesion.runs.directory import RunDirectory
 from skinlesion.runs.predictions import read_predictions
 from skinlesion.training.callbacks import WholeCheckpoints
-from skinlesion.training.config import read_job
 from skinlesion.training.run import run
 
 ROOT = Path(__file__).parents[2]
-Config = Callable[..., DictConfig]
 
 
-def probabilities(directory: RunDirectory) -> np.ndarray:
+def probabilities(directory):
     return read_predictions(directory.predictions).probabilities
 
 
-def test_a_run_leaves_a_complete_directory(trained: RunDirectory) -> None:
+def test_a_run_leaves_a_complete_directory(trained):
     files = {str(p.relative_to(trained.path)) for p in trained.path.rglob("*") if p.is_file()}
     assert files == {
         *("config.yaml", "split.csv", "predictions.csv", "metrics.json", "history.csv"),
@@ -60,7 +53,7 @@ def test_a_run_leaves_a_complete_directory(trained: RunDirectory) -> None:
     assert "${" not in (trained.path / "config.yaml").read_text()
 
 
-def test_the_lesion_protocol_reports_a_test_part_that_leaks_nothing(config: Config) -> None:
+def test_the_lesion_protocol_reports_a_test_part_that_leaks_nothing(config):
     directory = run(config("split=lesion", "debug=fast"))
     metrics = directory.read_json("metrics.json")
     assert list(metrics["parts"]) == ["val", "test"]
@@ -68,32 +61,7 @@ def test_the_lesion_protocol_reports_a_test_part_that_leaks_nothing(config: Conf
     assert read_predictions(directory.predictions).reported == "test"
 
 
-def test_a_checkpoint_predicts_without_training_data_or_weights_file(
-    trained: RunDirectory, config: Config
-) -> None:
-    checkpoint = torch.load(trained.best, weights_only=True)
-    description, state = checkpoint["hyper_parameters"], checkpoint["state_dict"]
-    network = build_classifier(**description["network"]).eval()
-    network.load_state_dict(
-        {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
-    )
-    encoder = MetadataEncoder.from_dict(description["encoder"])
-
-    job = read_job(config())
-    data = open_archive(job.machine.data, job.data, job.split)
-    samples = data.load(job.machine.cache, network.backbone.spec.input_size)
-    predicted = read_predictions(trained.predictions)
-    row = samples.frame.index[samples.frame["image_id"] == predicted.frame["image_id"][0]]
-    metadata = torch.from_numpy(encoder.encode(samples.frame.loc[row]))
-    image = torch.from_numpy(samples.images[samples.rows[row]]).permute(0, 3, 1, 2)
-    with torch.no_grad():
-        found = network(image, metadata).softmax(1)[0]
-    np.testing.assert_allclose(found, predicted.probabilities[0], atol=1e-5)
-
-
-def test_the_same_command_again_finds_that_it_is_done(
-    config: Config, finished: RunDirectory, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_same_command_again_finds_that_it_is_done(config, finished, caplog):
     before = finished.last.stat().st_mtime_ns
     with caplog.at_level(logging.INFO):
         assert run(config()).path == finished.path
@@ -104,11 +72,11 @@ def test_the_same_command_again_finds_that_it_is_done(
 
 
 def test_seed_and_machine_are_no_part_of_a_runs_key_but_data_and_choices_are(
-    config: Config, archive: Path, tmp_path: Path
-) -> None:
+    config, archive, tmp_path
+):
     from skinlesion.data.demo import write_demo
 
-    def key(*overrides: str) -> str:
+    def key(*overrides):
         return run(config("debug=fast", *overrides)).path.parent.name
 
     elsewhere = shutil.copytree(archive, tmp_path / "copy")
@@ -122,7 +90,7 @@ def test_seed_and_machine_are_no_part_of_a_runs_key_but_data_and_choices_are(
 # --- cut, and gone on ------------------------------------------------------------------------
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(config: Config, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(config, tmp_path):
     # A scheduler that reduces after every epoch shows whether its step is lost on resuming.
     recipe = ["augment=datta", "machine.workers=0", "scheduler.patience=0", "scheduler.threshold=9"]
     whole = run(config(*recipe, "trainer.max_epochs=3"))
@@ -140,18 +108,25 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config: Config, tmp_path: Pat
     np.testing.assert_array_equal(probabilities(directory), probabilities(whole))
 
 
-def test_a_killed_run_goes_on_without_a_hole_or_a_repeat(
-    tiny: list[str], config: Config, tmp_path: Path
-) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), *tiny, "trainer.max_epochs=4"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
-        while not (found := list(tmp_path.glob("runs/*/*/*/history.csv"))) or (
-            found[0].read_text().count("\n") < 2
-        ):
-            assert process.poll() is None, "the run ended before it could be killed"
+@contextmanager
+def training(folder, *words):
+    """train.py in a process of its own, from the end of its first epoch."""
+    command = [sys.executable, str(ROOT / "train.py"), *words]
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=folder, **streams) as process:
+        files = ()
+        while not any(file.read_text().count("\n") > 1 for file in files):
+            assert process.poll() is None, "the run ended before it could be stopped"
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-    directory = RunDirectory(found[0].parent)
+            files = folder.glob("runs/*/*/*/history.csv")
+        yield process
+
+
+def test_a_killed_run_goes_on_without_a_hole_or_a_repeat(tiny, config, tmp_path):
+    with training(tmp_path, *tiny, "trainer.max_epochs=4") as process:
+        process.kill()
+    (history,) = tmp_path.glob("runs/*/*/*/history.csv")
+    directory = RunDirectory(history.parent)
     (directory.path / ".history.csv.1.tmp").write_text("what it was writing")
     assert not directory.done.exists()
     assert run(config("trainer.max_epochs=4")).path == directory.path
@@ -161,17 +136,9 @@ def test_a_killed_run_goes_on_without_a_hole_or_a_repeat(
 
 
 @pytest.mark.parametrize("sweep", [[], ["-m"]], ids=["run", "sweep"])
-def test_sigterm_stops_at_once_with_the_line_of_ctrl_c(
-    tiny: list[str], tmp_path: Path, sweep: list[str]
-) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), *sweep, *tiny, "trainer.max_epochs=999"]
-    command += ["callbacks.early_stopping.patience=999"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        while not [*tmp_path.glob("runs/*/*/*/history.csv")]:
-            assert process.poll() is None
-            time.sleep(0.05)
+def test_sigterm_stops_at_once_with_the_line_of_ctrl_c(tiny, tmp_path, sweep):
+    endless = ["trainer.max_epochs=999", "callbacks.early_stopping.patience=999"]
+    with training(tmp_path, *sweep, *tiny, *endless) as process:
         process.terminate()
         _, printed = process.communicate(timeout=60)
     assert process.returncode == 143
@@ -179,7 +146,7 @@ def test_sigterm_stops_at_once_with_the_line_of_ctrl_c(
     assert not [*tmp_path.glob("runs/*/*/*/DONE")]
 
 
-def test_a_run_cut_after_training_only_predicts(config: Config, finished: RunDirectory) -> None:
+def test_a_run_cut_after_training_only_predicts(config, finished):
     before, weights = finished.history.read_text(), finished.last.stat().st_mtime_ns
     for name in ("DONE", "predictions.csv", "metrics.json"):
         (finished.path / name).unlink()
@@ -188,7 +155,7 @@ def test_a_run_cut_after_training_only_predicts(config: Config, finished: RunDir
     assert (finished.history.read_text(), finished.last.stat().st_mtime_ns) == (before, weights)
 
 
-def test_a_run_that_had_stopped_early_is_trained_no_further(config: Config) -> None:
+def test_a_run_that_had_stopped_early_is_trained_no_further(config):
     stopping = "callbacks.early_stopping"
     early = ("trainer.max_epochs=9", f"{stopping}.patience=1", f"{stopping}.min_delta=100")
     directory = run(config(*early))
@@ -199,7 +166,7 @@ def test_a_run_that_had_stopped_early_is_trained_no_further(config: Config) -> N
     assert directory.history.read_text() == before
 
 
-def test_a_moved_run_keeps_its_best_epoch(config: Config, tmp_path: Path) -> None:
+def test_a_moved_run_keeps_its_best_epoch(config, tmp_path):
     cut_after(1, config())
     shutil.move(tmp_path / "runs", tmp_path / "moved")
     directory = run(config(f"machine.runs={tmp_path / 'moved'}"))
@@ -210,10 +177,8 @@ def test_a_moved_run_keeps_its_best_epoch(config: Config, tmp_path: Path) -> Non
     assert Path(best["best_model_path"]) == directory.best.resolve()
 
 
-def test_a_checkpoint_is_whole_or_the_one_before(
-    finished: RunDirectory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(checkpoint: object, file: BinaryIO) -> None:
+def test_a_checkpoint_is_whole_or_the_one_before(finished, monkeypatch):
+    def full(checkpoint, file):
         file.write(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -225,36 +190,26 @@ def test_a_checkpoint_is_whole_or_the_one_before(
     assert {path.name for path in finished.checkpoints.iterdir()} == {"best.ckpt", "last.ckpt"}
 
 
-def test_a_run_needs_no_folder_for_temporary_files(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_needs_no_folder_for_temporary_files(config, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "absent"))
     assert run(config()).done.exists()
 
 
 @pytest.mark.parametrize(
-    ("broken", "start"),
+    ("broken", "how", "start"),
     [
-        (["last"], "best.ckpt"),
-        (["best"], "the start"),
-        (["last", "best"], "the start"),
-        ([], None),
+        *(("last", how, "best.ckpt") for how in ("cut", "empty", "foreign")),
+        ("best", "cut", "the start"),
+        ("last best", "cut", "the start"),
     ],
-    ids=lambda value: "+".join(value) or "none" if isinstance(value, list) else "",
 )
-@pytest.mark.parametrize("how", ["cut", "empty", "foreign"])
 def test_a_run_whose_checkpoint_cannot_be_read_goes_on_from_the_one_before(
-    config: Config,
-    finished: RunDirectory,
-    caplog: pytest.LogCaptureFixture,
-    broken: list[str],
-    start: str | None,
-    how: str,
-) -> None:
+    config, finished, caplog, broken, how, start
+):
     expected = probabilities(finished)
     finished.done.unlink()
-    for name in broken:
+    for name in broken.split():
         path = finished.checkpoints / f"{name}.ckpt"
         if how == "foreign":
             torch.save({"weights": torch.zeros(3)}, path)
@@ -262,15 +217,15 @@ def test_a_run_whose_checkpoint_cannot_be_read_goes_on_from_the_one_before(
             os.truncate(path, 0 if how == "empty" else path.stat().st_size // 2)
     with caplog.at_level(logging.WARNING):
         run(config())
-    said = [line for line in caplog.messages if "cannot be read" in line]
-    assert len(said) == len(broken)
-    assert all(line.endswith(f"Going on from {start}.") for line in said)
+    logged = [line for line in caplog.messages if "cannot be read" in line]
+    assert len(logged) == len(broken.split())
+    assert all(line.endswith(f"Going on from {start}.") for line in logged)
     np.testing.assert_array_equal(probabilities(finished), expected)
     assert pd.read_csv(finished.history)["epoch"].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("override", ["optimizer.lr=1e20", "loss.weight=[1e38,1,1,1,1,1,1e38]"])
-def test_a_loss_that_is_no_number_stops_the_run_at_once(config: Config, override: str) -> None:
+def test_a_loss_that_is_no_number_stops_the_run_at_once(config, override):
     with pytest.raises(
         SkinlesionError, match=r"the loss is (nan|inf) in epoch 1, step \d+, with a learning rate"
     ):
@@ -283,13 +238,8 @@ def test_a_loss_that_is_no_number_stops_the_run_at_once(config: Config, override
     assert not [*path.parent.glob("DONE"), *path.parent.glob("checkpoints/*")]
 
 
-def test_a_figure_that_does_not_fit_is_no_failure_of_the_run(
-    config: Config,
-    finished: RunDirectory,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def full(directory: RunDirectory) -> None:
+def test_a_figure_that_does_not_fit_is_no_failure_of_the_run(config, finished, monkeypatch, capsys):
+    def full(directory):
         raise OSError(errno.ENOSPC, "No space left on device", "roc.png")
 
     monkeypatch.setattr("skinlesion.reporting.figures.draw_run_figures", full)
@@ -299,7 +249,7 @@ def test_a_figure_that_does_not_fit_is_no_failure_of_the_run(
     assert "figures are missing: roc.png: No space left on device" in capsys.readouterr().err
 
 
-def test_two_processes_do_not_write_into_one_run(config: Config, finished: RunDirectory) -> None:
+def test_two_processes_do_not_write_into_one_run(config, finished):
     finished.done.unlink()
     held = FileLock(finished.path / ".lock")
     with held, pytest.raises(SkinlesionError, match="another process is training this run"):
@@ -329,9 +279,9 @@ def test_two_processes_do_not_write_into_one_run(config: Config, finished: RunDi
     ],
 )
 def test_what_cannot_work_is_one_line_before_anything_is_loaded(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, message: str
-) -> None:
-    def touched(*_: object, **__: object) -> None:
+    config, tmp_path, monkeypatch, override, message
+):
+    def touched(*_, **__):
         raise AssertionError("images or weights were touched")
 
     monkeypatch.setattr("skinlesion.data.samples.CheckedArchive.load", touched)
@@ -342,33 +292,24 @@ def test_what_cannot_work_is_one_line_before_anything_is_loaded(
     assert not [*(tmp_path / "runs").rglob("*.*")]
 
 
-def test_a_split_that_was_drawn_otherwise_cannot_be_resumed(
-    config: Config, finished: RunDirectory
-) -> None:
+def test_a_split_that_was_drawn_otherwise_cannot_be_resumed(config, finished):
     finished.done.unlink()
     (finished.path / "split.csv").write_text("image_id,lesion_id,dx,split\n")
     with pytest.raises(SkinlesionError, match=r"cannot be resumed\. machine\.force=true"):
         run(config())
 
 
-def test_metadata_and_attention_can_be_left_out(config: Config) -> None:
-    directory = run(config("attention=none", "metadata=none", "debug=fast"))
-    state = torch.load(directory.best, weights_only=True)["state_dict"]
-    assert not [name for name in state if "attention" in name or "metadata" in name]
-    assert json.loads((directory.path / "metrics.json").read_text())["protocol"] == "paper"
-
-
 class PowerCut(BaseException):
     """Unlike KeyboardInterrupt, nothing catches it to tidy up."""
 
 
-def cut_after(epochs: int, config: DictConfig) -> None:
+def cut_after(epochs, config):
     """Run, and cut the power in the first step after so many epochs."""
     from skinlesion.training.module import LesionModule
 
     step = LesionModule.training_step
 
-    def failing(self: LesionModule, batch: dict, batch_idx: int) -> torch.Tensor:
+    def failing(self, batch, batch_idx):
         if self.current_epoch == epochs:
             raise PowerCut
         return step(self, batch, batch_idx)
