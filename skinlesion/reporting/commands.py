@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-Run = Callable[[argparse.Namespace], int | None]
+Command = Callable[[argparse.Namespace], int | None]
 
 PAPER = [f"table{number}" for number in range(3, 12)]
 KEPT = ("history.csv", "metrics.json", "predictions.csv", "provenance.json", "DONE")
@@ -20,7 +20,7 @@ SWEEPS: dict[str, Any] = {"nargs": "*", "metavar": "SWEEP|key=value"}
 IMAGES: dict[str, Any] = {"metavar": "FOLDER", "type": Path, "help": "where the images are"}
 
 
-def tables(parser: argparse.ArgumentParser) -> Run:
+def tables(parser: argparse.ArgumentParser) -> Command:
     """Write the tables of sweeps, in every format, and print where they are."""
     parser.epilog = STARTED_WITH.format("tables")
     parser.add_argument("words", help=f"(default: table3 … table11), {WORDS}", **SWEEPS)
@@ -28,7 +28,7 @@ def tables(parser: argparse.ArgumentParser) -> Run:
     return _tables
 
 
-def report(parser: argparse.ArgumentParser) -> Run:
+def report(parser: argparse.ArgumentParser) -> Command:
     """Write one page of all runs of a folder and the tables that they fill."""
     parser.epilog = STARTED_WITH.format("report")
     parser.add_argument("words", help=f"(default: those with a finished run), {WORDS}", **SWEEPS)
@@ -38,7 +38,7 @@ def report(parser: argparse.ArgumentParser) -> Run:
     return _report
 
 
-def figures(parser: argparse.ArgumentParser) -> Run:
+def figures(parser: argparse.ArgumentParser) -> Command:
     """Draw the figures of finished runs into their directories."""
     parser.epilog = "example: skinlesion figures runs/resnet50/1f3a5b7c9d/seed0"
     about = "run directories, or folders of them"
@@ -47,7 +47,7 @@ def figures(parser: argparse.ArgumentParser) -> Run:
     return _figures
 
 
-def compare(parser: argparse.ArgumentParser) -> Run:
+def compare(parser: argparse.ArgumentParser) -> Command:
     """Print the differences between two runs."""
     parser.epilog = "example: skinlesion compare runs/resnet50/1f3a5b7c9d runs/resnet50/2e4b6d8f0a"
     about = "a run directory, or a folder of seed0, seed1, … which are paired by seed"
@@ -57,7 +57,7 @@ def compare(parser: argparse.ArgumentParser) -> Run:
     return _compare
 
 
-def collect(parser: argparse.ArgumentParser) -> Run:
+def collect(parser: argparse.ArgumentParser) -> Command:
     """Copy finished runs without checkpoints, figures, the split and the machine's paths."""
     parser.epilog = "example: skinlesion collect runs results/mine"
     parser.add_argument("runs", type=Path, metavar="RUNS", help="folder of the run directories")
@@ -118,9 +118,11 @@ def _figures(options: argparse.Namespace) -> None:
 
     from skinlesion.errors import SkinlesionError
     from skinlesion.reporting.figures import draw_run_figures
+    from skinlesion.reporting.results import one_line
     from skinlesion.runs.directory import RunDirectory
 
     runs: list[Path] = []
+    damaged: dict[Path, str] = {}
     for folder in options.folders:
         done = sorted(path.parent for path in folder.glob("*/*/*/DONE"))
         found = [folder] if (folder / "predictions.csv").exists() else done
@@ -131,8 +133,15 @@ def _figures(options: argparse.Namespace) -> None:
             )
         runs += found
     for run in tqdm(runs, "figures", disable=None if runs[1:] else True):
-        drawn = draw_run_figures(RunDirectory(run), options.data)
-        print(f"{run / 'figures'}: {len(drawn)} figures")
+        try:
+            drawn = draw_run_figures(RunDirectory(run), options.data)
+        except Exception as error:  # whatever is wrong with one run stops no other
+            damaged[run] = one_line(error)
+        else:
+            print(f"{run / 'figures'}: {len(drawn)} figures")
+    _print_left_out(damaged)
+    if damaged and len(damaged) == len(runs):
+        raise SkinlesionError("no figure is drawn; nothing of a run is lost")
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -142,11 +151,12 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _collect(options: argparse.Namespace) -> None:
-    from omegaconf import OmegaConf
+    import yaml
     from tqdm import tqdm
 
     from skinlesion.errors import SkinlesionError
     from skinlesion.files import replacing
+    from skinlesion.reporting.results import Run, one_line
     from skinlesion.runs.directory import find_runs
 
     found, damaged = find_runs(options.runs)
@@ -155,15 +165,19 @@ def _collect(options: argparse.Namespace) -> None:
         raise SkinlesionError(f"{options.runs} holds no finished run: there is nothing to collect.")
     copied = 0
     for run in tqdm(directories, "collecting", disable=None):
-        if absent := [name for name in KEPT if not (run.path / name).exists()]:
+        if absent := [name for name in KEPT if not (run.path / name).is_file()]:
             damaged[run.path] = f"it has no {', '.join(absent)}"
             continue
-        config = run.config
-        config.weights = Path(config.get("weights", "")).name
-        config.machine = {}
+        try:
+            Run(run)
+        except Exception as error:  # whatever is wrong with one run stops no other
+            damaged[run.path] = one_line(error)
+            continue
+        weights = Path(str(run.values.get("weights", ""))).name
+        config = run.values | {"weights": weights, "machine": {}}
         copy = options.folder / run.path.relative_to(options.runs)
         with replacing(copy / "config.yaml") as temporary:
-            temporary.write_text(OmegaConf.to_yaml(config), encoding="utf-8")
+            temporary.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         for name in KEPT:
             with replacing(copy / name) as temporary:
                 shutil.copyfile(run.path / name, temporary)

@@ -16,7 +16,7 @@ from skinlesion.text import interval, number
 MINUS = "\u2212"
 # The marks are explained by templates/notes.txt.
 OUTSIDE, CONTRADICTED, NOTE = "*", "!", "\u2020"
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with what a spreadsheet begins to compute
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # with what a spreadsheet begins to compute
 LINES = ("published", "audited", "ours", "95 % interval", "difference")
 
 Key = float | str | None
@@ -97,8 +97,8 @@ def long_csv(table: Table) -> str:
                 _several(run.config.split for run in runs),
                 _several(run.config.input_size for run in runs),
                 _several(run.weights for run in runs),
-                _several(run.provenance.data[:8] for run in runs),
-                _several(str(run.provenance.commit)[:7] for run in runs),
+                _several(run.data for run in runs),
+                _several(run.commit for run in runs),
                 any(run.provenance.dirty for run in runs) if runs else "",
             ]
             writer.writerow(map(_harmless, values))

@@ -5,12 +5,13 @@ Everything follows from the run directories. What is damaged or unfinished is na
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -156,16 +157,19 @@ def add_figures(report: Report, data: Path | None) -> None:
 
     for run in tqdm(report.runs, "figures", disable=None):
         directory = RunDirectory(run.directory.path)
-        with tempfile.TemporaryDirectory() as elsewhere:
+        with ExitStack() as stack:
             try:
                 if outdated(directory):
                     place = directory.figures if directory.figures.exists() else directory.path
                     if not os.access(place, os.W_OK):
-                        directory.figures = Path(elsewhere)
+                        directory.figures = Path(stack.enter_context(TemporaryDirectory()))
                     draw_run_figures(directory, data)
             except Exception as error:  # whatever is wrong with one run stops no other
                 report.undrawn[run.name] = one_line(error)
-            report.pictures[run.name] = pictures(directory.figures)
+            try:
+                report.pictures[run.name] = pictures(directory.figures)
+            except Exception as error:
+                report.undrawn.setdefault(run.name, one_line(error))
 
 
 def report_page(report: Report) -> str:
@@ -187,13 +191,19 @@ def report_page(report: Report) -> str:
 
 def _choices(run: Run) -> dict[str, str]:
     """Return what a run is, in the words of the config's axes."""
-    found = {title: OmegaConf.select(run.directory.config, at) for title, at in CHOICES.items()}
+    found = {title: _at(run.values, address) for title, address in CHOICES.items()}
     built = {title for title, address in CHOICES.items() if address.endswith("_target_")}
     return {
         title: str(value).rpartition(".")[2] if title in built else str(value)
         for title, value in found.items()
         if value is not None
     }
+
+
+def _at(values: Any, address: str) -> Any:
+    for name in address.split("."):
+        values = values.get(name) if isinstance(values, dict) else None
+    return values
 
 
 def _differences(run: Run) -> list[tuple[str, str, str | None]]:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 from pydantic import AliasPath, BaseModel, ConfigDict, Field
 
 from skinlesion.errors import SkinlesionError, validated
 from skinlesion.evaluation.bootstrap import interval, mean_over_runs
 from skinlesion.evaluation.measured import DRAWS, Measured
 from skinlesion.evaluation.metrics import fits
-from skinlesion.runs.directory import RunDirectory, find_runs, identity
+from skinlesion.runs.directory import RunDirectory, find_runs
 from skinlesion.runs.outcome import Failures
 from skinlesion.runs.predictions import read_predictions
 from skinlesion.sweeps.jobs import Job, Sweep
@@ -84,7 +83,7 @@ class Run:
         self.directory = directory
         self.place = directory.path.parts[-3:]
         self.name = "_".join("-".join(self.place).split())
-        self.values: Any = OmegaConf.to_container(directory.config, resolve=True)
+        self.values = directory.values
         self.config = validated(Facts, self.values, "config.yaml")
         made = directory.read_json("provenance.json")
         self.provenance = validated(Provenance, made, "provenance.json")
@@ -106,6 +105,16 @@ class Run:
     def leak(self) -> float | None:
         """The share of the reported images whose lesion is also in training."""
         return self.leaks[self.part.name].share if self.part.name in self.leaks else None
+
+    @property
+    def commit(self) -> str:
+        """The beginning of the commit."""
+        return (self.provenance.commit or "unknown")[:7]
+
+    @property
+    def data(self) -> str:
+        """The beginning of the data's digest."""
+        return self.provenance.data[:8]
 
     @property
     def made_of(self) -> tuple[str, str]:
@@ -149,10 +158,20 @@ class Results:
         self.addresses = [a for a in addresses if a is not None and not a.startswith("run.")]
         self.failures = Failures(self.folder)
         found, self.damaged = find_runs(self.folder)
-        self._done = {name: [d for d in same if d.done.exists()] for name, same in found.items()}
+        self._done = {name: [d for d in same if self._finished(d)] for name, same in found.items()}
         self.unfinished = [d for same in found.values() for d in same if not d.done.exists()]
         self._runs: dict[Path, Run] = {}
         self._measured: dict[tuple[Path, ...], dict[str, Ours | None]] = {}
+
+    def _finished(self, directory: RunDirectory) -> bool:
+        """Return whether a run is DONE; one whose config was cut would be that of no job."""
+        if not directory.done.exists():
+            return False
+        try:
+            validated(Facts, directory.values, "config.yaml")
+        except SkinlesionError as error:
+            self.damaged[directory.path] = str(error)
+        return directory.path not in self.damaged
 
     def every_run(self) -> Iterator[Run]:
         """Yield each finished run that can be read, by its path."""
@@ -161,7 +180,7 @@ class Results:
 
     def finished(self, job: Job) -> list[Run]:
         """Return the runs of a job that are DONE: one, or one for each data and weights."""
-        return [*self._read(self._done.get(identity(job.config), []))]
+        return [*self._read(self._done.get(job.identity, []))]
 
     def _read(self, directories: Sequence[RunDirectory]) -> Iterator[Run]:
         for directory in directories:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from skinlesion.reporting.published import Cell, read_published
 from skinlesion.reporting.results import Ours, Results, Run
-from skinlesion.runs.directory import identity
 from skinlesion.sweeps.jobs import Job, Sweep
 from skinlesion.text import DASH
 
@@ -137,7 +136,7 @@ def build_table(sweep: Sweep, results: Results) -> Table:
         done, notes = _alike([run for job in jobs for run in results.finished(job)])
         missing = [job for job in jobs if job.seed not in {run.config.seed for run in done}]
         for job in missing:
-            if failure := results.failures.find(identity(job.config)):
+            if failure := results.failures.find(job.identity):
                 notes.append(f"seed {job.seed} failed: {failure['why']}")
         entries = {}
         for heading, address in sweep.columns.items():

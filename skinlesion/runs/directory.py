@@ -11,8 +11,9 @@ and but the values that are null: a new option starts as null, so that it orphan
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cached_property
@@ -34,6 +35,7 @@ HISTORY = (
     *("val_loss", "val_accuracy", "val_balanced_accuracy", "lr", "seconds"),
 )
 NO_PART_OF_A_RUN = ("machine", "sweep")
+DEEPEST = 20  # levels of a config
 
 
 def identity(config: DictConfig) -> str:
@@ -72,8 +74,10 @@ def find_runs(
     """
     found: dict[str, list[RunDirectory]] = {}
     damaged: dict[Path, str] = {}
-    for path in sorted(runs.glob(f"{pattern}/config.yaml")):
-        directory = RunDirectory(path.parent)
+    # DONE without a config is damage.
+    files = [path for name in ("config.yaml", "DONE") for path in runs.glob(f"{pattern}/{name}")]
+    for path in sorted({path.parent for path in files}):
+        directory = RunDirectory(path)
         try:
             found.setdefault(directory.identity, []).append(directory)
         except SkinlesionError as error:
@@ -150,18 +154,26 @@ class RunDirectory:
             return True
 
     @cached_property
-    def _values(self) -> dict[str, Any]:
-        """The config as plain values; what looks like an interpolation is text."""
+    def _read(self) -> tuple[dict[str, Any], str]:
+        """The config as plain values, in which an interpolation is text, and its identity."""
         path = self.path / "config.yaml"
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
-            values = yaml.load(path.read_text(encoding="utf-8"), loader)
+            text = path.read_text(encoding="utf-8")
+            _check_tree(yaml.parse(text, loader))
+            values = yaml.load(text, loader)
             if not isinstance(values, dict):
                 raise ValueError("it holds no names and values")
-            return values
-        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+            # TypeError: a date, a set, bytes, a number as a name, a value where names are expected.
+            return values, _digest(_what_it_is(values) | {"weights": None})
+        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
             why = " ".join(str(error).split())
             raise SkinlesionError(f"{path} cannot be read as a run's config: {why}") from None
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The config as plain values, where nothing can be resolved; raises as `config`."""
+        return self._read[0]
 
     @cached_property
     def config(self) -> DictConfig:
@@ -170,16 +182,16 @@ class RunDirectory:
         Raises:
             SkinlesionError: if it cannot be read.
         """
-        return OmegaConf.create(_literal(self._values))
+        return OmegaConf.create(_literal(self.values))
 
-    @cached_property
+    @property
     def identity(self) -> str:
         """What `identity` gives for the job that made it.
 
         Raises:
             SkinlesionError: if the config cannot be read.
         """
-        return _digest(_what_it_is(self._values) | {"weights": None})
+        return self._read[1]
 
     def clear(self) -> None:
         """Remove everything but the lock."""
@@ -202,13 +214,27 @@ class RunDirectory:
         """
         path = self.path / name
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            json.dumps(value, ensure_ascii=False).encode()  # half a character cannot be written
+            return value
+        except (OSError, ValueError, RecursionError) as error:
             raise SkinlesionError(f"{path} cannot be read: {error}") from None
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as JSON, whole or not at all."""
         self.write_text(name, json.dumps(value, indent=2) + "\n")
+
+
+def _check_tree(events: Iterable[yaml.Event]) -> None:
+    """Raise ValueError for what no run writes: aliases, of which few lines make a loop or fill the
+    memory, and depth, of which the parser's recursion dies.
+    """
+    depth = 0
+    for event in events:
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:
+            raise ValueError(f"it has an alias, or more than {DEEPEST} levels; expected a tree")
 
 
 def _what_it_is(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,4 +263,5 @@ def _literal(value: Any) -> Any:
         return {key: _literal(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_literal(item) for item in value]
-    return value.replace("${", "\\${") if isinstance(value, str) else value
+    # A backslash before `${` counts as an escape itself.
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value

@@ -110,22 +110,38 @@ def _checked(frame: pd.DataFrame, path: str | Path, tolerance: float) -> Predict
             "each split"
         )
 
-    frame = frame.assign(
-        **{name: pd.to_numeric(frame[name], errors="coerce").astype(float) for name in classes}
-    )
-    ids, probabilities = frame["image_id"].to_numpy(), frame[list(classes)].to_numpy()
+    written = frame[list(classes)]
+    numbers = written.apply(pd.to_numeric, errors="coerce").astype(float)
+    frame = frame.assign(**numbers)
+    ids, probabilities, sums = frame["image_id"].to_numpy(), numbers.to_numpy(), numbers.sum(axis=1)
     outside = ~((probabilities >= 0) & (probabilities <= 1)).all(axis=1)  # NaN is outside, too
-    if outside.any():
-        raise SkinlesionError(
-            f"{path}: the probabilities of {listing(ids[outside].tolist())} "
-            "are not all numbers in [0, 1]; write the softmax, not the logits"
-        )
-    sums = probabilities.sum(axis=1)
-    off = np.abs(sums - 1) > tolerance
+    off = outside | ~(np.abs(sums - 1) <= tolerance).to_numpy()
     if off.any():
+        what = f"sum to 1 within {tolerance:g} (the first to {sums[off].iloc[0]:.6g})"
+        if outside.any():
+            off, what = outside, "all lie in [0, 1]"
         raise SkinlesionError(
-            f"{path}: the probabilities of {listing(ids[off].tolist())} do not "
-            f"sum to 1 within {tolerance:g} (the first to {sums[off][0]:.6g}); "
-            "take the softmax over all classes, in float32"
+            f"{path}: the probabilities of {listing(ids[off].tolist())} do not {what}; "
+            f"{_what_they_are(written, numbers, tolerance)}"
         )
     return Predictions(frame, classes)
+
+
+def _what_they_are(written: pd.DataFrame, numbers: pd.DataFrame, tolerance: float) -> str:
+    """Say what stands in the place of probabilities, and what to do."""
+    for name in numbers:
+        others = numbers.drop(columns=name)
+        if (others >= 0).all(axis=None) and ((others.sum(axis=1) - 1).abs() <= tolerance).all():
+            return f"the column {name} is no class: the others are shares without it; leave it out"
+    if numbers.isna().any(axis=None):
+        first = str(written.to_numpy()[numbers.isna()][0]).strip()
+        if first.lower() in ("", "nan", "none", "null"):
+            return "some are missing or NaN, as of a network that has diverged: train it again"
+        if first.endswith("%"):
+            return "they are percentages: write shares, 0.5 for 50%"
+        return f"{first[:40]!r} is no number; expected one probability column per class"
+    if np.isinf(numbers).any(axis=None):
+        return "some are infinite, as of a network that has diverged: train it again"
+    if ((numbers.sum(axis=1) - 100).abs() <= 100 * tolerance).all():
+        return "they are percentages: divide them by 100"
+    return "they may be logits: take the softmax over all classes, in float32"

@@ -19,11 +19,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from skinlesion.errors import SkinlesionError
+from skinlesion.runs.directory import identity
 
 ROOT = Path(__file__).parents[2]
 FOLDER, CONF = ROOT / "sweeps", ROOT / "conf"
 # Composing takes a tenth of a second, and most tables show the same runs.
 _COMPOSED: dict[tuple[str, ...], DictConfig] = {}
+_SEEDED: dict[tuple[int | str, ...], tuple[DictConfig, str]] = {}
 FIELDS = {"title", "table", "axes", "across", "columns"}
 
 
@@ -64,12 +66,14 @@ class Job:
     Attributes:
         choice: the value on each axis but `seed`.
         seed: the seed.
-        config: the job's config.
+        config: the job's config, one object for all sweeps that have this job.
+        identity: by which its runs are found (`skinlesion.runs.directory.identity`).
     """
 
     choice: Mapping[str, str]
     seed: int
     config: DictConfig
+    identity: str
 
 
 def parameters(axes: Mapping[str, Any]) -> dict[str, str]:
@@ -127,9 +131,12 @@ def read_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep:
             composed = (beside, *arguments)
             if composed not in _COMPOSED:
                 _COMPOSED[composed] = compose(path.stem, [*arguments, search])
-            config = copy.deepcopy(_COMPOSED[composed])
-            config.seed = seed
-            jobs.append(Job({key: choice[key] for key in varied if key != "seed"}, seed, config))
+            if (seed, *composed) not in _SEEDED:
+                config = copy.deepcopy(_COMPOSED[composed])
+                config.seed = seed
+                _SEEDED[seed, *composed] = config, identity(config)
+            labelled = {key: choice[key] for key in varied if key != "seed"}
+            jobs.append(Job(labelled, seed, *_SEEDED[seed, *composed]))
     swept: dict[str, dict[str, str]] = {}
     for axis in varied:
         if axis != "seed":

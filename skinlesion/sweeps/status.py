@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from skinlesion.errors import SkinlesionError
-from skinlesion.runs.directory import RunDirectory, find_runs, identity, read_history
+from skinlesion.runs.directory import RunDirectory, find_runs, read_history
 from skinlesion.runs.outcome import Failures
 from skinlesion.sweeps.jobs import Job, Sweep, names, read_sweep, split_words
 from skinlesion.text import duration
@@ -55,7 +55,7 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], N
 def sweep_status(sweep: Sweep) -> list[JobStatus]:
     """Return how far each job is, jobs that are one and the same run once."""
     (found, _), failures = find_runs(sweep.runs), Failures(sweep.runs)
-    jobs = {identity(job.config): job for job in reversed(sweep.jobs)}
+    jobs = {job.identity: job for job in reversed(sweep.jobs)}
     return [
         _job_status(job, found.get(key, []), failures.find(key))
         for key, job in reversed(jobs.items())
@@ -99,8 +99,12 @@ def _job_status(job: Job, directories: Sequence[RunDirectory], failure: dict | N
 def _trained(directory: RunDirectory) -> tuple[int, float]:
     if not directory.history.exists():
         return 0, 0.0
-    history = read_history(directory.history)
-    return len(history), float(history["seconds"].sum())
+    try:
+        history = read_history(directory.history)
+        return len(history), float(history["seconds"].sum())
+    except (SkinlesionError, KeyError, ValueError, TypeError):  # of one run, and stops no other
+        print(f"damaged: {directory.history}", file=sys.stderr)
+        return 0, 0.0
 
 
 def _left(statuses: Sequence[JobStatus]) -> float | None:

@@ -1,5 +1,7 @@
 """``skinlesion tables, report, figures, compare, collect`` as a person types them."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from PIL import Image
 
 import skinlesion.reporting.figures
 from skinlesion.cli import main
+from skinlesion.runs.predictions import read_predictions
 
 MOBILE = ["experiment=md_mobilenet_v2", "seed=0"]
 
@@ -19,6 +22,12 @@ def draw(directory: Any, data: Path | None = None) -> list[Path]:
     directory.figures.mkdir(exist_ok=True)
     Image.new("RGB", (60, 40), "orange").save(directory.figures / "roc_val.png")
     return [directory.figures / "roc_val.png"]
+
+
+def draw_readable(directory: Any, data: Path | None) -> list[Path]:
+    assert directory.config
+    read_predictions(directory.predictions)
+    return draw(directory)
 
 
 @pytest.fixture
@@ -36,20 +45,93 @@ def test_without_a_name_the_papers_tables_are_written(folder, tmp_path, monkeypa
     assert named == [f"table{n}" for n in range(3, 12)]
 
 
-def test_a_damaged_run_is_named_and_stops_nothing(folder, run: Path, tmp_path, capsys) -> None:
-    other = folder.path / "resnet50" / "key" / "seed0"
-    other.mkdir(parents=True)
-    (other / "DONE").touch()
-    (other / "config.yaml").write_text("a: [1")
-    (run / "provenance.json").unlink()
-    main(["tables", "table4", *MOBILE, f"machine.runs={folder.path}", "--out", str(tmp_path)])
+DAMAGED = [
+    *(("config.yaml", text, "config.yaml cannot be") for text in (b"a: [1", b"\x00\xff", b"")),
+    *(("config.yaml", text, "config.yaml cannot be") for text in (b"a: !mine 1", b"a: &a [*a]")),
+    ("config.yaml", b"[" * 99999, "config.yaml cannot be"),
+    ("config.yaml", b"a: 1", "config.yaml.seed: expected a value"),
+    ("config.yaml", None, "config.yaml cannot be"),
+    ("provenance.json", b'{"commit": "c', "provenance.json cannot be read"),
+    ("provenance.json", b"[" * 99999, "provenance.json cannot be read"),
+    ("provenance.json", b'{"commit": "\\ud800"}', "provenance.json cannot be read"),
+    ("provenance.json", b'{"commit": "c"}', "provenance.json.dirty: expected a value"),
+    ("provenance.json", b"[]", "provenance.json: "),
+    ("metrics.json", b"{}", "KeyError: 'leak'"),
+    ("metrics.json", b"[]", "TypeError"),
+    ("predictions.csv", b"image_id,lesion_id\n", "predictions.csv: the columns are"),
+    ("predictions.csv", b"\x00\xff", "predictions.csv cannot be read"),
+    *((name, None, name) for name in ("provenance.json", "metrics.json", "predictions.csv")),
+]
+
+
+def test_damaged_runs_are_named_and_stop_nothing(
+    folder, run, tmp_path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr(skinlesion.reporting.figures, "draw_run_figures", draw_readable)
+    job, named = folder.sweep("table4", *MOBILE).jobs[0], {}
+    for number, (name, content, why) in enumerate(DAMAGED):
+        damaged = folder.add(job, key=f"damaged{number}")
+        (damaged / name).unlink()
+        if content is not None:
+            (damaged / name).write_bytes(content)
+        named[damaged] = why
+    words, page = ["table4", *MOBILE, f"machine.runs={folder.path}"], tmp_path / "report.html"
+    for command in (
+        ["tables", *words, "--out", str(tmp_path)],
+        ["report", *words, "--out", str(page)],
+        ["collect", str(folder.path), str(tmp_path / "kept")],
+    ):
+        main(command)
+        said = capsys.readouterr().err.splitlines()
+        for path, why in named.items():
+            place = str(path.relative_to(folder.path))
+            assert any(place in line and why in line for line in said), (command, place)
+    assert "1 x 40" in (tmp_path / "table4.md").read_text()
+    assert 'data-protocol="image"' in page.read_text()
+    assert [path.parent for path in (tmp_path / "kept").rglob("DONE")] == [
+        tmp_path / "kept" / run.relative_to(folder.path)
+    ]
+    main(["figures", str(folder.path)])
     said = capsys.readouterr()
-    assert "0 runs, 1 not run" in said.out
-    for path, why in ((run, "provenance.json cannot be read"), (other, "config.yaml cannot be")):
-        assert any(str(path) in line and why in line for line in said.err.splitlines())
-    main(["collect", str(folder.path), str(tmp_path / "kept")])
-    assert f"{run}: it has no provenance.json" in capsys.readouterr().err
-    assert not [*(tmp_path / "kept").glob("*/*/*")]
+    assert f"{run / 'figures'}: 1 figures" in said.out
+    assert len(said.err.splitlines()) == 10  # of config or predictions
+    with pytest.raises(SystemExit, match=r"predictions\.csv"):
+        main(["compare", str(run), str([*named][-1])])
+
+
+def test_a_run_without_git_and_with_an_odd_provenance_is_shown(folder, tmp_path) -> None:
+    odd: Any = {"commit": None, "training_seconds": float("nan"), "commits": [None, {}]}
+    folder.add(folder.sweep("table4", *MOBILE).jobs[0], **odd)
+    words = ["table4", *MOBILE, f"machine.runs={folder.path}"]
+    main(["tables", *words, "--out", str(tmp_path)])
+    main(["report", *words, "--no-figures", "--out", str(tmp_path / "report.html")])
+    assert "commits: unknown" in (tmp_path / "table4.md").read_text()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES], ids=os.strerror)
+@pytest.mark.parametrize("command", ["tables", "report", "collect"])
+def test_what_a_disk_refuses_is_one_line_and_leaves_earlier_files_whole(
+    folder, run, tmp_path, monkeypatch, command, code
+) -> None:
+    words = [command, "table4", *MOBILE, f"machine.runs={folder.path}"]
+    words += ["--no-figures"] if command == "report" else []
+    if command == "collect":
+        words = [command, str(folder.path), str(tmp_path / "out")]
+    else:
+        words += ["--out", str(tmp_path / "out" / "report.html")]
+    main(words)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert os.strerror(code) in str(stopped.value)
+    assert len(str(stopped.value).splitlines()) == 1
+    after = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert after == before
 
 
 def test_a_collection_gives_the_same_table_and_names_no_path(folder, run, tmp_path, capsys) -> None:

@@ -81,30 +81,6 @@ def test_hostile_text_is_escaped_and_no_interpolation_is_resolved(folder: Folder
     assert not re.findall(r"https?://(?!doi\.org)", html)  # it needs nothing from elsewhere
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "why"),
-    [
-        ("provenance.json", '{"commit": "c', "provenance.json cannot be read"),
-        ("provenance.json", '{"commit": "c"}', "provenance.json.dirty: expected a value"),
-        ("predictions.csv", "image_id,lesion_id\n", "predictions.csv: the columns are"),
-        ("metrics.json", "{}", "KeyError: 'leak'"),
-        ("metrics.json", "[]", "TypeError"),
-        ("config.yaml", "a: [1", "config.yaml cannot be read"),
-        ("config.yaml", "a: 1", "config.yaml.seed: expected a value"),
-        ("config.yaml", "\x00\xff", "config.yaml cannot be read"),
-    ],
-)
-def test_a_damaged_run_is_named_and_does_not_stop_the_page(
-    folder: Folder, jobs, name: str, content: str, why: str
-) -> None:
-    good, bad = folder.add(jobs[0]), folder.add(jobs[2])
-    (bad / name).write_text(content)
-    report = collect_report([folder.sweep(*ONE)], every_table=True)
-    assert [run.directory.path for run in report.runs] == [good]
-    assert why in report.left_out[bad.relative_to(folder.path)]
-    assert why in page_of(folder).replace("&#39;", "'")
-
-
 def test_runs_that_are_unfinished_or_of_no_sweep(folder: Folder, jobs) -> None:
     folder.add(jobs[1])  # by lesion
     unfinished = folder.add(jobs[2])

@@ -1,5 +1,7 @@
 """A run is found by what it is, whatever the machine and the state of other runs."""
 
+import json
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -79,8 +81,21 @@ def test_a_run_has_the_identity_of_its_job_and_is_never_resolved_again(
     assert RunDirectory(directory.path).config.split.name == "${oc.env:SECRET}"
 
 
+@pytest.mark.parametrize("words", [*product(["\\", "${", "}", "${oc.env:SECRET}", "'"], repeat=3)])
+def test_no_text_of_a_config_is_resolved(tmp_path: Path, monkeypatch, words) -> None:
+    monkeypatch.setenv("SECRET", "hidden")
+    (tmp_path / "config.yaml").write_text(json.dumps({"note": "".join(words)}))
+    config = RunDirectory(tmp_path).config
+    assert OmegaConf.to_container(config, resolve=True) == {"note": "".join(words)}
+
+
 @pytest.mark.parametrize(
-    "text", [b"", b"seed: [", b"\xff\xfe\x00", b"!!python/object/apply:os.getcwd []", b"- 1\n- 2"]
+    "text",
+    [
+        *(b"", b"seed: [", b"\xff\xfe\x00", b"!!python/object/apply:os.getcwd []", b"- 1\n- 2"),
+        *(b"[" * 100_000, b"a: &a [*a]", b"a: &a [1, 2]\nb: [*a, *a]"),
+        *(b"a: 2020-01-01", b"a: !!binary aGVsbG8=", b"1: a\nb: c", b"data: 5"),
+    ],
 )
 def test_one_bad_config_hides_no_other_run(tmp_path: Path, text: bytes) -> None:
     good = write(tmp_path / "b" / "good" / "seed0", config())

@@ -1,5 +1,7 @@
 """The predictions file: what is written is what is read, and wrong files say what is wrong."""
 
+import errno
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -82,7 +84,7 @@ def test_a_failed_write_keeps_the_old_file(frame, path, monkeypatch):
 
     def write_half(_, target, **options):
         target.write_text("image_id,")
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "no space left on device")
 
     monkeypatch.setattr(pd.DataFrame, "to_csv", write_half)
     with pytest.raises(OSError, match="no space left"):
@@ -102,12 +104,18 @@ def test_a_failed_write_keeps_the_old_file(frame, path, monkeypatch):
         (lambda f: f.head(0), "no rows"),
         (lambda f: f.assign(label="melanoma"), "unknown label melanoma; .* akiec, bcc, nv"),
         (lambda f: f.assign(split="val"), "more than one row for 0001"),
-        (lambda f: f.assign(bcc=[0.2, np.nan, 0.3, 0.3]), r"0002 are not all numbers in \[0, 1\]"),
-        (lambda f: f.assign(bcc=["0.2", "x", "0.3", "0.3"]), "0002 are not all numbers"),
-        (lambda f: f.assign(akiec=[0.7, 0.2, -0.1, 0.6]), "0003 are not all numbers"),
-        (lambda f: f.assign(akiec=[0.7, 0.2, 1.1, 0.6]), "0003 are not all numbers"),
+        (lambda f: f.assign(bcc=[0.2, np.nan, 0.3, 0.3]), r"0002 do not all lie in .* or NaN"),
+        (lambda f: f.assign(bcc=[0.2, np.inf, 0.3, 0.3]), "0002 do not .* some are infinite"),
+        (lambda f: f.assign(bcc=["0.2", "x", "0.3", "0.3"]), "0002 do not .* 'x' is no number"),
+        (lambda f: f.assign(akiec=[0.7, 0.2, -0.1, 0.6]), "0003 do not all lie .* logits"),
+        (lambda f: f.assign(akiec=[0.7, 0.2, 1.1, 0.6]), "0003 do not all lie .* logits"),
         (lambda f: f.assign(nv=[0.1, 0.6, 0.6, 0.102]), r"0001 do not sum to 1 .* to 1\.002\)"),
-        (lambda f: f.assign(note="ok"), "are not all numbers"),
+        (lambda f: f.assign(**np.log(f[[*CLASSES]])), "they may be logits: take the softmax"),
+        (lambda f: f.assign(**100 * f[[*CLASSES]]), "they are percentages"),
+        (lambda f: f.assign(**(100 * f[[*CLASSES]]).astype(str) + "%"), "they are percentages"),
+        (lambda f: f.assign(note="ok"), "the column note is no class"),
+        (lambda f: f.assign(age=55), "the column age is no class"),
+        (lambda f: f.assign(confidence=0.6), "the column confidence is no class"),
     ],
 )
 def test_a_wrong_file_says_what_is_wrong(frame, path, break_it, message):
