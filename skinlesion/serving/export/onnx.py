@@ -161,7 +161,7 @@ def _making(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # each has its own, also for a disk that is full
         raise SkinlesionError(
-            f"{path.name} cannot be made: {textwrap.shorten(str(error), 300)} Is there room in "
+            f"{path.name} cannot be made ({textwrap.shorten(str(error), 300)}). Is there room in "
             f"{path.parent.parent.parent} and {tempfile.gettempdir()}?"
         ) from error
     finally:
