@@ -10,18 +10,21 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from filelock import FileLock
-from tqdm.contrib.concurrent import thread_map
+from tqdm import tqdm
 
 from skinlesion.data.archive import ImageArchive
 from skinlesion.data.pixels import decode, to_square
 from skinlesion.errors import SkinlesionError, listing
 
+T = TypeVar("T")
+R = TypeVar("R")
 VERSION = 2  # of the way from file to pixels
 NAMED = 20  # images that cannot be decoded, before the rest is only counted
 ELSEWHERE = "Make room, or name another folder: machine.cache=<folder> or SKINLESION_CACHE."
@@ -68,6 +71,18 @@ def open_cache(
     return ImageCache(np.load(path / "images.npy", mmap_mode="r"), meta["digest"])
 
 
+def in_threads(
+    work: Callable[[T], R], items: Sequence[T], what: str, unit: str, bar: bool = True
+) -> list[R]:
+    """Return what `work` makes of each item; Ctrl-C leaves what waits undone."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        done = pool.map(work, items)
+        return [*tqdm(done, what, len(items), unit=unit, disable=not bar or None)]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _build(path: Path, archive: ImageArchive, image_ids: Sequence[str], size: int) -> None:
     shape = (len(image_ids), size, size, 3)
     building = path.with_name(f"{path.name}.building")
@@ -109,8 +124,7 @@ def _decode_all(
             return f"{image_ids[row]} ({error})"
         return zlib.crc32(data)
 
-    bar: dict[str, Any] = {"desc": f"decoding at {size} px", "unit": "img", "disable": None}
-    found = thread_map(one, range(len(image_ids)), max_workers=os.cpu_count(), **bar)
+    found = in_threads(one, range(len(image_ids)), f"decoding at {size} px", "img")
     if broken := [result for result in found if isinstance(result, str)]:
         raise SkinlesionError(
             f"{archive.root}: {len(broken)} of {len(found)} images cannot be decoded: "

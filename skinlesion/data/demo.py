@@ -13,15 +13,14 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import yaml
-from tqdm.contrib.concurrent import thread_map
 
+from skinlesion.data.cache import in_threads
 from skinlesion.data.drawing import draw_lesion, photograph
 from skinlesion.errors import SkinlesionError
 
@@ -136,14 +135,11 @@ def write_demo(
         )
     root.parent.mkdir(parents=True, exist_ok=True)
     lesions, ids = plan(images, seed), [f"ISIC_{FIRST_ID + number:07d}" for number in range(images)]
-    each = thread_map(  # numpy and Pillow let go of the GIL
-        lambda lesion: zip(lesion.images, draw_images(lesion, size, seed), strict=True),
-        lesions,
-        max_workers=min(8, os.cpu_count() or 1),
-        unit="lesion",
-        disable=not progress or None,
-    )
-    drawn = dict(chain.from_iterable(each))
+    # numpy and Pillow let go of the GIL.
+    each = in_threads(lambda one: draw_images(one, size, seed), lesions, "", "lesion", progress)
+    drawn: dict[int, bytes] = {}
+    for lesion, files in zip(lesions, each, strict=True):
+        drawn |= zip(lesion.images, files, strict=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as temporary:
         folder = Path(temporary) / root.name
         folder.mkdir()
