@@ -37,20 +37,6 @@ Singles = NDArray[np.float32]
 BLOCK = 10_000_000  # lesions drawn at a time: 80 MB an array
 
 
-def resample(
-    part: Predictions, addresses: Sequence[str], draws: int = 1000, seed: int = 0
-) -> dict[str, Floats]:
-    """Return the numbers at these addresses on every draw of the part's lesions, each (draws,).
-
-    `part` is one split of a predictions file. A class absent from a draw is NaN there, and skipped
-    by the means over classes. The order of rows does not matter.
-
-    Raises:
-        SkinlesionError: for an unknown address.
-    """
-    return mean_over_runs([part], addresses, draws, seed)
-
-
 def mean_over_runs(
     parts: Sequence[Predictions], addresses: Sequence[str], draws: int = 1000, seed: int = 0
 ) -> dict[str, Floats]:
@@ -61,7 +47,11 @@ def mean_over_runs(
 
     An interval of such draws covers the sampling of lesions given these trained networks, all of
     them; it is no interval for the next seed, and does not contain the standard deviation over
-    seeds. Raises as :func:`resample`.
+    seeds. A class absent from a draw is NaN there, and skipped by the means over classes. The order
+    of rows does not matter.
+
+    Raises:
+        SkinlesionError: for an unknown address.
     """
     total = dict.fromkeys(addresses, np.zeros(draws))
     for sample in drawn(parts, draws, seed):

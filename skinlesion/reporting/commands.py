@@ -3,7 +3,7 @@
 import argparse
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,22 +69,23 @@ def _tables(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from skinlesion.files import replacing
-    from skinlesion.reporting.layout import latex, lay_out, long_csv, markdown
+    from skinlesion.reporting.layout import lay_out, long_csv
     from skinlesion.reporting.render import render
     from skinlesion.reporting.results import Results
     from skinlesion.reporting.tables import build_table
-    from skinlesion.sweeps.jobs import read_sweep
+    from skinlesion.sweeps.jobs import read_sweep, split_words
 
-    names, overrides = _apart(options.words)
+    names, overrides = split_words(options.words)
     sweeps = [read_sweep(name, overrides) for name in names or PAPER]
     results = Results(sweeps)
     out = options.out or sweeps[0].runs / "tables"
     built = [build_table(sweep, results) for sweep in tqdm(sweeps, "tables", disable=None)]
-    written = {}
-    for table in built:
-        for ending, text in (("md", markdown), ("csv", long_csv), ("tex", latex)):
-            written[out / f"{table.name}.{ending}"] = text(table)
-    written[out / "index.html"] = render("tables.html", layouts=[*map(lay_out, built)])
+    layouts = [lay_out(table) for table in built]
+    written = {out / "index.html": render("tables.html", layouts=layouts)}
+    for table, layout in zip(built, layouts, strict=True):
+        written[out / f"{table.name}.csv"] = long_csv(table)
+        for ending in ("md", "tex"):
+            written[out / f"{table.name}.{ending}"] = render(f"table.{ending}", layout=layout)
     for path, content in written.items():
         with replacing(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
@@ -99,8 +100,9 @@ def _tables(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from skinlesion.files import replacing
     from skinlesion.reporting import report
+    from skinlesion.sweeps.jobs import split_words
 
-    names, overrides = _apart(options.words)
+    names, overrides = split_words(options.words)
     collected = report.collect_report(report.chosen_sweeps(names, overrides), bool(names))
     if not options.no_figures:
         report.add_figures(collected, options.data)
@@ -189,8 +191,3 @@ def _collect(options: argparse.Namespace) -> None:
 def _print_left_out(runs: Mapping[Path, str]) -> None:
     for path, why in runs.items():
         print(f"left out: {path}: {why}", file=sys.stderr)
-
-
-def _apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the names of sweeps, and the overrides."""
-    return [w for w in words if "=" not in w], [w for w in words if "=" in w]

@@ -63,16 +63,6 @@ def lay_out(table: Table) -> Layout:
     return Layout(table, head, blocks, wide, notes, _missing(table))
 
 
-def markdown(table: Table) -> str:
-    """Return the table as Markdown."""
-    return render("table.md", layout=lay_out(table))
-
-
-def latex(table: Table) -> str:
-    """Return the table as LaTeX, for the package booktabs."""
-    return render("table.tex", layout=lay_out(table))
-
-
 def long_csv(table: Table) -> str:
     """Return the table as CSV, a line each cell, which no spreadsheet takes for a formula."""
     out = io.StringIO()

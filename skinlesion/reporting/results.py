@@ -216,8 +216,8 @@ class Results:
 
 def one_line(error: Exception) -> str:
     """Return what an error says in one line, with its kind where that is half of it."""
-    said = " ".join(str(error).split())
-    return said if isinstance(error, SkinlesionError) else f"{type(error).__name__}: {said}"
+    message = " ".join(str(error).split())
+    return message if isinstance(error, SkinlesionError) else f"{type(error).__name__}: {message}"
 
 
 def _ours(values: Sequence[Any], drawn: np.ndarray | None, scale: float = 1.0) -> Ours | None:

@@ -127,7 +127,10 @@ def build_table(sweep: Sweep, results: Results) -> Table:
     """Return the table of a sweep from what is done of it."""
     published = read_published()
     rows = []
-    for choice, jobs in _by_choice(sweep.jobs).items():
+    by_choice: dict[tuple[tuple[str, str], ...], list[Job]] = {}
+    for job in sweep.jobs:
+        by_choice.setdefault(tuple(job.choice.items()), []).append(job)
+    for choice, jobs in by_choice.items():
         values = dict(choice)
         group = sweep.axes[sweep.across][values[sweep.across]] if sweep.across else ""
         label = " · ".join(
@@ -160,13 +163,6 @@ def build_table(sweep: Sweep, results: Results) -> Table:
     )
     _mark_other_data(table)
     return table
-
-
-def _by_choice(jobs: Sequence[Job]) -> dict[tuple[tuple[str, str], ...], list[Job]]:
-    grouped: dict[tuple[tuple[str, str], ...], list[Job]] = {}
-    for job in jobs:
-        grouped.setdefault(tuple(job.choice.items()), []).append(job)
-    return grouped
 
 
 def _alike(runs: list[Run]) -> tuple[list[Run], list[str]]:

@@ -91,7 +91,7 @@ def test_metrics_of_a_draw_are_those_of_its_rows_repeated(seed):
     part = random_part(seed)
     weights = lesion_weights(part.frame["lesion_id"], draws=40, seed=seed)
     expected = [values_on(part, np.repeat(np.arange(20), times)) for times in weights]
-    samples = bootstrap.resample(part, ADDRESSES, draws=40, seed=seed)
+    samples = bootstrap.mean_over_runs([part], ADDRESSES, draws=40, seed=seed)
     np.testing.assert_allclose(stacked(samples), expected, rtol=0, atol=1e-12)
 
 
@@ -102,7 +102,7 @@ def test_a_class_absent_from_a_draw_is_not_measured_and_not_averaged():
     )
     weights = lesion_weights(part.frame["lesion_id"], draws=300, seed=0)
     metrics = ["macro.recall", "sd.recall", "per_class.nv.recall", "per_class.mel.auc"]
-    samples = bootstrap.resample(part, metrics, draws=300, seed=0)
+    samples = bootstrap.mean_over_runs([part], metrics, draws=300, seed=0)
     without_r = (weights[:, [0, 1, 3]] == [2, 1, 0]).all(axis=1)
     assert without_r.any()
     assert np.isnan(samples["per_class.nv.recall"][without_r]).all()
@@ -119,7 +119,7 @@ def test_a_class_absent_from_a_draw_is_not_measured_and_not_averaged():
 def test_the_order_of_rows_does_not_matter():
     part = random_part(1)
     shuffled = Predictions(part.frame.sample(frac=1, random_state=0), part.classes)
-    one, other = (bootstrap.resample(p, ADDRESSES, draws=20) for p in (part, shuffled))
+    one, other = (bootstrap.mean_over_runs([p], ADDRESSES, draws=20) for p in (part, shuffled))
     np.testing.assert_array_equal(stacked(one), stacked(other))
 
 
@@ -134,7 +134,7 @@ def test_an_unknown_address_is_named(address):
     part = random_part(0)
     message = f"no metric '{address}'; expected n, accuracy, .* the classes are akiec, mel, nv"
     with pytest.raises(SkinlesionError, match=message):
-        bootstrap.resample(part, [address], draws=2)
+        bootstrap.mean_over_runs([part], [address], draws=2)
 
 
 def test_interval_takes_percentiles_of_what_was_measured():
@@ -173,11 +173,11 @@ def test_lesions_and_not_images_make_an_accuracy_sure():
     by_lesion = part_of(np.repeat(range(100), 4), np.where(right, 0, 1), np.eye(3)[[0] * 400])
     by_image = Predictions(by_lesion.frame.assign(lesion_id=range(400)), CLASSES)
     p = right.mean()
-    samples = bootstrap.resample(by_lesion, ["accuracy"])["accuracy"]
+    samples = bootstrap.mean_over_runs([by_lesion], ["accuracy"])["accuracy"]
     assert samples.std() == pytest.approx(np.sqrt(p * (1 - p) / 100), rel=0.08)
     low, high = bootstrap.interval(samples)
     naive_low, naive_high = bootstrap.interval(
-        bootstrap.resample(by_image, ["accuracy"])["accuracy"]
+        bootstrap.mean_over_runs([by_image], ["accuracy"])["accuracy"]
     )
     assert (high - low) / (naive_high - naive_low) == pytest.approx(2, abs=0.2)
 
@@ -191,7 +191,7 @@ def test_a_95_percent_interval_covers_the_truth_about_95_times_of_100():
         lesion = np.repeat(range(60), random.integers(1, 5, size=60))
         right = (random.random(60) < 0.7)[lesion]
         part = part_of(lesion, np.where(right, 0, 1), np.eye(3)[[0] * len(lesion)])
-        samples = bootstrap.resample(part, ["accuracy"], draws=300, seed=seed)
+        samples = bootstrap.mean_over_runs([part], ["accuracy"], draws=300, seed=seed)
         low, high = bootstrap.interval(samples["accuracy"])
         covered += low <= 0.7 <= high
     assert 181 <= covered <= 198

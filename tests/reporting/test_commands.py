@@ -82,19 +82,19 @@ def test_damaged_runs_are_named_and_stop_nothing(
         ["collect", str(folder.path), str(tmp_path / "kept")],
     ):
         main(command)
-        said = capsys.readouterr().err.splitlines()
+        printed = capsys.readouterr().err.splitlines()
         for path, why in named.items():
             place = str(path.relative_to(folder.path))
-            assert any(place in line and why in line for line in said), (command, place)
+            assert any(place in line and why in line for line in printed), (command, place)
     assert "1 x 40" in (tmp_path / "table4.md").read_text()
     assert 'data-protocol="image"' in page.read_text()
     assert [path.parent for path in (tmp_path / "kept").rglob("DONE")] == [
         tmp_path / "kept" / run.relative_to(folder.path)
     ]
     main(["figures", str(folder.path)])
-    said = capsys.readouterr()
-    assert f"{run / 'figures'}: 1 figures" in said.out
-    assert len(said.err.splitlines()) == 10  # of config or predictions
+    printed = capsys.readouterr()
+    assert f"{run / 'figures'}: 1 figures" in printed.out
+    assert len(printed.err.splitlines()) == 10  # of config or predictions
     with pytest.raises(SystemExit, match=r"predictions\.csv"):
         main(["compare", str(run), str([*named][-1])])
 

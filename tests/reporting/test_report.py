@@ -182,10 +182,10 @@ def opened(written: Path, browser: Any) -> Iterator[Callable[..., Any]]:
     def open_(fragment: str = "", **options: Any) -> Any:
         contexts.append(browser.new_context(**options))
         page = contexts[-1].new_page()
-        page.said = []
-        page.on("console", lambda message: page.said.append(message.text))
-        page.on("pageerror", lambda error: page.said.append(str(error)))
-        page.on("request", lambda request: page.said.append(request.url))
+        page.messages = []
+        page.on("console", lambda message: page.messages.append(message.text))
+        page.on("pageerror", lambda error: page.messages.append(str(error)))
+        page.on("request", lambda request: page.messages.append(request.url))
         page.goto(written.as_uri() + fragment)
         return page
 
@@ -227,7 +227,7 @@ def test_it_opens_without_errors_asks_for_nothing_and_enlarges_figures(opened, w
     page.keyboard.press("Escape")
     page.locator("dialog").wait_for(state="hidden")
     own = written.as_uri()
-    assert [said for said in page.said if said != own and not said.startswith("data:")] == []
+    assert [url for url in page.messages if url != own and not url.startswith("data:")] == []
 
 
 def test_tables_are_sorted_up_and_down_with_what_is_not_run_last(opened) -> None:

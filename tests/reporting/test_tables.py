@@ -1,4 +1,4 @@
-"""Tables from run directories: published, audited, ours, and what is said beside them."""
+"""Tables from run directories: published, audited, ours, and what stands beside them."""
 
 import csv
 import io
@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 
-from skinlesion.reporting.layout import MINUS, latex, lay_out, long_csv, markdown
+from skinlesion.reporting.layout import MINUS, lay_out, long_csv
 from skinlesion.reporting.published import Cell
 from skinlesion.reporting.render import render
 from skinlesion.reporting.results import Ours
@@ -16,6 +16,10 @@ from skinlesion.runs.outcome import Failures
 from skinlesion.templates import escape_latex, escape_markdown
 
 MOBILE, RESNET = "experiment=md_mobilenet_v2", "experiment=md_mobilenet_v2,md_resnet50"
+
+
+def written(ending: str, table: Table) -> str:
+    return render(f"table.{ending}", layout=lay_out(table))
 
 
 def row_of(table: Table, label: str, group: str = ""):
@@ -44,7 +48,7 @@ def test_costs_come_from_the_provenance_and_depth_is_not_measured(folder) -> Non
     assert entries["parameters"].ours == Ours(1.234567, None, None, None)
     assert entries["seconds_per_epoch"].ours == Ours(30.0, None, None, None)
     assert entries["depth"].ours is None
-    text = markdown(folder.table(sweep))
+    text = written("md", folder.table(sweep))
     assert "not measured" in text
     assert "not run" not in text
 
@@ -59,7 +63,7 @@ def test_what_is_not_run_says_so_and_names_the_command(folder) -> None:
     assert layout.missing == "MobileNetV2 (seed 1); Resnet50 (seeds 0, 1)"
     assert "† Resnet50: seed 0 failed: out of memory" in layout.notes
     assert layout.body[1][0] == "Resnet50†"
-    text = markdown(table)
+    text = written("md", table)
     assert "| Resnet50† | 0.70 | 0.702 | not run |  |  | - |" in text
     command = "python train.py -cd sweeps -cn table4 -m experiment=md_mobilenet_v2,md_resnet50"
     assert table.command == f"{command} seed=0,1"
@@ -135,9 +139,13 @@ def test_every_format_holds_every_number(folder) -> None:
     layout = lay_out(table)
     lines = {line[1]: line for line in layout.body[:5]}
     assert lines["audited"][2 + [*sweep.columns].index("vasc")] == "0.875!"
-    (said,) = (note for note in layout.notes if note.startswith("!"))
-    assert "MobileNetV2 + Metadata, vasc: 0.9 printed, 0.875 (nb38; the paper copied nv)" in said
-    text, tex, html = markdown(table), latex(table), render("tables.html", layouts=[layout])
+    (note,) = (note for note in layout.notes if note.startswith("!"))
+    assert "MobileNetV2 + Metadata, vasc: 0.9 printed, 0.875 (nb38; the paper copied nv)" in note
+    text, tex, html = (
+        written("md", table),
+        written("tex", table),
+        render("tables.html", layouts=[layout]),
+    )
     for cell in (cell for line in layout.body for cell in line):
         assert cell.replace("*", r"\*") in text
         assert cell.replace("±", r"$\pm$").replace("%", r"\%").replace(MINUS, "$-$") in tex
@@ -163,8 +171,10 @@ def test_text_is_escaped_for_its_medium(folder) -> None:
     sweep = folder.sweep("table4", MOBILE, "seed=0")
     folder.add(sweep.jobs[0], cpu="<script> \\input{x} | \n", commit="=1+1")
     table = folder.table(sweep)
-    assert r"hardware: \<script\> \\input{x} \|" in markdown(table)
-    assert r"\textless{}script\textgreater{} \textbackslash{}input\{x\} \textbar{}" in latex(table)
+    assert r"hardware: \<script\> \\input{x} \|" in written("md", table)
+    assert r"\textless{}script\textgreater{} \textbackslash{}input\{x\} \textbar{}" in written(
+        "tex", table
+    )
     html = render("tables.html", layouts=[lay_out(table)])
     assert "hardware: &lt;script&gt; \\input{x} |" in html
     assert html.count("<script>") == 1  # the page's own

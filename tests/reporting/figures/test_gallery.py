@@ -17,8 +17,10 @@ ALIKE = np.full((16, 2, 2), 0.25)  # attention maps
 
 def explanation(maps: np.ndarray | None, cam: Any = ((0.0, 1.0), (0.5, 0.0))) -> Explanation:
     image, probabilities = np.full((12, 12, 3), 90, np.uint8), dict.fromkeys(CLASSES, 0.05)
-    said = Prediction(probabilities | {"bcc": 0.9}, probabilities | {"bcc": 0.9}, ("age",))
-    return Explanation(image=image, prediction=said, target="bcc", maps=maps, cam=np.array(cam))
+    prediction = Prediction(probabilities | {"bcc": 0.9}, probabilities | {"bcc": 0.9}, ("age",))
+    return Explanation(
+        image=image, prediction=prediction, target="bcc", maps=maps, cam=np.array(cam)
+    )
 
 
 def test_of_a_class_the_surest_come_first() -> None:
