@@ -22,7 +22,7 @@ FILTERS = (counted, duration, interval, listing, number, percent)
 
 def escape_markdown(text: str) -> str:
     """Return text of which Markdown, also in a table, makes nothing but that text."""
-    return re.sub(r"([\\`*<>\[\]|]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
+    return re.sub(r"([\\`*<>\[\]|&~]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
 
 
 def escape_latex(text: str) -> str:
