@@ -2,12 +2,11 @@
 
 import os
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 
+from skinlesion.cli import CONF
 from skinlesion.data.demo import write_demo
 
 # Tests run side by side, a thread each; before torch is imported, and for commands that they start.
@@ -15,14 +14,35 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def archive(tmp_path_factory):
     """A tiny drawn archive."""
     root = tmp_path_factory.mktemp("archive") / "demo"
     return write_demo(root, images=80, size=(96, 72), progress=False)
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
+def tiny_job(archive, tmp_path_factory):
+    """What makes a run of the tiny archive a matter of a second or two."""
+    return [
+        *("backbone=mobilenet_v3_small", "backbone.input_size=64", "weights=none"),
+        *("preprocess=paper", "trainer.max_epochs=2", "machine.device=cpu", "optimizer.eps=0.001"),
+        *(f"machine.data={archive}", f"machine.cache={tmp_path_factory.mktemp('cache')}"),
+    ]
+
+
+@pytest.fixture(scope="session")
+def plain():
+    """A config with overrides."""
+
+    def composed(*overrides):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("config", [*overrides])
+
+    return composed
+
+
+@pytest.fixture(scope="session")
+def browser():
     """A headless Chromium (Debian: apt-get install chromium)."""
     names = ("chromium", "chromium-browser", "google-chrome")
     program = next((path for name in names if (path := shutil.which(name))), None)

@@ -19,11 +19,11 @@ print(*sorted(m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "
 """
 
 
-def lines(*files: Path) -> int:
+def lines(*files):
     return sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
 
 
-def test_no_part_of_the_house_outgrows_its_limit() -> None:
+def test_no_part_of_the_house_outgrows_its_limit():
     counted = {name: lines(*(ROOT / name).rglob("*.py")) for name in LINES}
     rooms = sorted(path for path in (ROOT / "skinlesion").iterdir() if path.is_dir())
     own = {f"  {room.name}/": lines(*room.rglob("*.py")) for room in rooms}
@@ -35,7 +35,7 @@ def test_no_part_of_the_house_outgrows_its_limit() -> None:
     assert not {name: count for name, count in counted.items() if count > LINES[name]}
 
 
-def test_few_files_lie_between_the_command_and_a_training_step() -> None:
+def test_few_files_lie_between_the_command_and_a_training_step():
     done = subprocess.run(
         [sys.executable, "-c", LISTING], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -14,11 +14,11 @@ from skinlesion.text import aligned, counted, duration, interval, number, percen
         *((-1e-9, "0.000"), (None, "-"), (math.nan, "-")),
     ],
 )
-def test_a_share_has_three_decimals_and_larger_numbers_fewer(value, text) -> None:
+def test_a_share_has_three_decimals_and_larger_numbers_fewer(value, text):
     assert number(value) == text
 
 
-def test_signs_percentages_intervals_counts_and_times() -> None:
+def test_signs_percentages_intervals_counts_and_times():
     assert (number(0.0123, "+"), number(-0.2, "+"), number(0.00051, ".4f")) == (
         *("+0.012", "-0.200", "0.0005"),
     )
@@ -30,7 +30,7 @@ def test_signs_percentages_intervals_counts_and_times() -> None:
     assert (duration(59.6), duration(3725)) == ("0:01:00", "1:02:05")
 
 
-def test_a_table_is_aligned() -> None:
+def test_a_table_is_aligned():
     rows = [["name", "n"], None, ["a", "1"], ["bcd", "1,000"]]
     assert aligned(rows).splitlines() == [
         "name       n",
