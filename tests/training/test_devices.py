@@ -1,6 +1,5 @@
 """Runs that share a machine each take a GPU of their own."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,9 +8,7 @@ import torch
 from skinlesion.training.devices import own_gpu, take_one
 
 
-def test_two_runs_take_two_gpus_and_give_them_back(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_two_runs_take_two_gpus_and_give_them_back(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(
         torch.cuda, "get_device_properties", lambda i: SimpleNamespace(uuid=f"gpu{i}")
@@ -23,14 +20,12 @@ def test_two_runs_take_two_gpus_and_give_them_back(
         assert third == 0
 
 
-def test_a_run_waits_for_a_gpu_that_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_waits_for_a_gpu_that_is_taken(tmp_path, monkeypatch):
     other = take_one(["a"], tmp_path)
     other.__enter__()
     waits = []
 
-    def sleep(seconds: float) -> None:
+    def sleep(seconds):
         waits.append(seconds)
         other.__exit__(None, None, None)
 
@@ -40,7 +35,7 @@ def test_a_run_waits_for_a_gpu_that_is_taken(
     assert waits == [3]
 
 
-def test_an_error_gives_the_gpu_back(tmp_path: Path) -> None:
+def test_an_error_gives_the_gpu_back(tmp_path):
     with pytest.raises(ZeroDivisionError), take_one(["a"], tmp_path):
         raise ZeroDivisionError
     with take_one(["a"], tmp_path) as index:

@@ -1,20 +1,17 @@
 """Every override that docs/fidelity.md names builds a network and takes a step."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from omegaconf import DictConfig
 
 from skinlesion.training.run import run
 
 ROOT = Path(__file__).parents[2]
-Config = Callable[..., DictConfig]
 
 
-def rows() -> list[list[str]]:
+def rows():
     """The cells of the table of choices."""
     text = (ROOT / "docs/fidelity.md").read_text(encoding="utf-8")
     table = text.split("## Choices")[1].split("\n## ")[0]
@@ -22,12 +19,12 @@ def rows() -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def overrides() -> list[str]:
+def overrides():
     """What stands in backticks in the column of the other choices."""
     return [found for row in rows() for found in re.findall(r"`([^`]+)`", row[4])]
 
 
-def test_every_row_has_its_six_cells_an_override_and_a_proof_that_exists() -> None:
+def test_every_row_has_its_six_cells_an_override_and_a_proof_that_exists():
     table = rows()
     choices = [row for row in table if not row[0].startswith("**")]
     assert len(choices) >= 25
@@ -43,7 +40,7 @@ def test_every_row_has_its_six_cells_an_override_and_a_proof_that_exists() -> No
 
 
 @pytest.mark.parametrize("override", sorted(set(overrides())))
-def test_the_override_builds_and_takes_a_step(config: Config, plain: Config, override: str) -> None:
+def test_the_override_builds_and_takes_a_step(config, plain, override):
     assert plain(*override.split()) != plain(), "it changes nothing"
     directory = run(config("debug=fast", "trainer.max_epochs=1", *override.split()))
     history = pd.read_csv(directory.history)

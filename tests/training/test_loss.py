@@ -1,40 +1,35 @@
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
-from omegaconf import DictConfig
 
 from skinlesion.training.loss import CrossEntropy
 
-Config = Callable[..., DictConfig]
 HAM10000 = [327, 514, 1099, 115, 1113, 6705, 142]  # images of each class, all 10,015
 
 
-def test_classes_weigh_n_over_c_times_their_count() -> None:
+def test_classes_weigh_n_over_c_times_their_count():
     # N = 8, C = 2: 8 / (2 * 6) and 8 / (2 * 2)
     assert CrossEntropy([6, 2]).weight.tolist() == pytest.approx([2 / 3, 2])
 
 
-def test_the_authors_weights_follow_from_all_their_images(config: Config) -> None:
+def test_the_authors_weights_follow_from_all_their_images(config):
     # 4.375, 2.784, 1.302, 12.441, 1.285, 0.213 and 10.075, rounded by hand
     released = instantiate(config("loss=released").loss, counts=[1] * 7).weight
     assert released.tolist() == pytest.approx([4.37, 2.78, 1.3, 12.44, 1.28, 0.21, 10])
     assert CrossEntropy(HAM10000).weight.tolist() == pytest.approx(released.tolist(), rel=0.02)
 
 
-def test_the_rescaled_weights_are_the_same_ratios_and_a_thirtieth_of_the_size(
-    config: Config,
-) -> None:
+def test_the_rescaled_weights_are_the_same_ratios_and_a_thirtieth_of_the_size(config):
     rescaled = instantiate(config("loss=rescaled").loss, counts=[1] * 7).weight
     ratio = CrossEntropy(HAM10000).weight / rescaled
     assert rescaled.sum().item() == pytest.approx(1, abs=0.03)
     assert ((ratio > 28) & (ratio < 44)).all()
 
 
-def test_the_batch_size_divides_and_not_the_sum_of_weights() -> None:
+def test_the_batch_size_divides_and_not_the_sum_of_weights():
     logits = torch.zeros(2, 2)  # each sample loses log 2
     label = torch.tensor([0, 1])
     expected = (2 / 3 + 2) * math.log(2) / 2
@@ -42,7 +37,7 @@ def test_the_batch_size_divides_and_not_the_sum_of_weights() -> None:
     assert CrossEntropy([6, 2], weight=None)(logits, label).item() == pytest.approx(math.log(2))
 
 
-def test_classes_weigh_in_training_only_as_in_keras() -> None:
+def test_classes_weigh_in_training_only_as_in_keras():
     logits, label = torch.zeros(2, 2), torch.tensor([0, 1])  # each sample loses log 2
     weighed = 4 * math.log(2)
     for weigh_validation, expected in ((False, math.log(2)), (True, weighed)):
@@ -51,7 +46,7 @@ def test_classes_weigh_in_training_only_as_in_keras() -> None:
         assert loss.eval()(logits, label).item() == pytest.approx(expected)
 
 
-def test_divided_by_the_weights_it_is_pytorchs_own() -> None:
+def test_divided_by_the_weights_it_is_pytorchs_own():
     torch.manual_seed(0)
     logits, label = torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 2])
     loss = CrossEntropy([1, 1, 1], weight=[1, 2, 5], divide_by="weights")
@@ -59,7 +54,7 @@ def test_divided_by_the_weights_it_is_pytorchs_own() -> None:
     torch.testing.assert_close(loss(logits, label), expected)
 
 
-def test_twice_the_weights_are_twice_the_gradient_only_where_the_batch_size_divides() -> None:
+def test_twice_the_weights_are_twice_the_gradient_only_where_the_batch_size_divides():
     logits, label = torch.zeros(2, 2), torch.tensor([0, 1])
     for divide_by, factor in (("batch", 2), ("weights", 1)):
         once, twice = (
@@ -69,7 +64,7 @@ def test_twice_the_weights_are_twice_the_gradient_only_where_the_batch_size_divi
         assert twice == pytest.approx(factor * once)
 
 
-def test_class_balanced_weighs_by_the_effective_number_of_samples() -> None:
+def test_class_balanced_weighs_by_the_effective_number_of_samples():
     # beta = 1/2: effective numbers 1 and 1.75, inverse 1 and 4/7, with mean 1: 14/11 and 8/11
     weight = CrossEntropy([1, 3], weight="effective", beta=0.5).weight
     assert weight.tolist() == pytest.approx([14 / 11, 8 / 11])
@@ -79,14 +74,14 @@ def test_class_balanced_weighs_by_the_effective_number_of_samples() -> None:
     assert almost.tolist() == pytest.approx([1.5, 0.5])
 
 
-def test_focal_loss_takes_weight_from_what_is_easy() -> None:
+def test_focal_loss_takes_weight_from_what_is_easy():
     logits = torch.tensor([[0.0, math.log(3)]])  # probabilities 1/4 and 3/4
     for label, p in ((0, 1 / 4), (1, 3 / 4)):
         loss = CrossEntropy([1, 1], weight=None, focus=2)(logits, torch.tensor([label]))
         assert loss.item() == pytest.approx((1 - p) ** 2 * -math.log(p))
 
 
-def test_focal_loss_of_a_certain_sample_has_a_finite_gradient() -> None:
+def test_focal_loss_of_a_certain_sample_has_a_finite_gradient():
     logits = torch.tensor([[100.0, -100.0]], requires_grad=True)
     CrossEntropy([1, 1], weight=None, focus=0.5)(logits, torch.tensor([0])).backward()
     assert logits.grad is not None
@@ -104,6 +99,6 @@ def test_focal_loss_of_a_certain_sample_has_a_finite_gradient() -> None:
         ({"divide_by": "sum"}, "divide_by=sum: expected one of batch, weights"),
     ],
 )
-def test_a_wrong_argument_is_named(arguments: dict, message: str) -> None:
+def test_a_wrong_argument_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         CrossEntropy([1, 1], **arguments)
