@@ -1,20 +1,6 @@
-"""A held-out part of a run, measured.
+"""A held-out part of a run, measured: its numbers by address, with intervals and as text.
 
-    part = Measured.reported(read_predictions(run.predictions))     # what the protocol reports
-    part = Measured(predictions.part("val"))                        # or one of the parts
-
-    part.name                               "val" or "test"; part.role what its images did
-    part.y, part.probabilities              (n,) class indices, (n, C)
-    part.classes, part.support(c)           the names, and how many images class c has
-    part.lesions                            how many lesions these are images of
-    part.metrics                            what `evaluate` returns, for JSON
-    part.value("macro.auc")                 one number; NaN where it cannot be measured
-    part.interval("per_class.mel.auc")      its 95 % interval, drawing lesions 1,000 times
-    part.text("accuracy")                   "0.836", as the registry prints it
-    part.scaled(temperature)                the same part after temperature scaling
-
-Addresses are those of the registry (`skinlesion.evaluation.metrics`); `metric_at(address)` there
-gives a number's title. `part.interval` shares its draws: ask for as many as you like.
+Addresses, such as `macro.auc`, are those of the registry (`skinlesion.evaluation.metrics`).
 """
 
 from functools import cached_property, lru_cache
@@ -30,10 +16,14 @@ DRAWS = 1000
 
 
 class Measured:
-    """A held-out part of a run, measured; see the module for what it has.
+    """A held-out part of a run, measured.
 
     Args:
-        predictions: of one split.
+        predictions: of one split: `name`, whose images did what `role` says.
+
+    Attributes:
+        y, probabilities: (n,) indices into `classes`, and (n, C).
+        lesions: how many lesions these are images of.
     """
 
     def __init__(self, predictions: Predictions) -> None:
@@ -69,7 +59,7 @@ class Measured:
         return float(self._once.value(address)[0])
 
     def interval(self, address: str) -> tuple[float, float]:
-        """Return its 95 % interval by drawing lesions (:mod:`skinlesion.evaluation.bootstrap`)."""
+        """Return its 95 % interval, drawing lesions; the draws are shared by all addresses."""
         if address not in self._intervals:
             self._intervals[address] = interval(_drawn(self).value(address))
         return self._intervals[address]

@@ -77,15 +77,16 @@ def _tables(options: argparse.Namespace) -> None:
 
     names, overrides = split_words(options.words)
     sweeps = [read_sweep(name, overrides) for name in names or PAPER]
-    results = Results(sweeps)
+    results = Results(sweeps[0].runs, sweeps)
     out = options.out or sweeps[0].runs / "tables"
     built = [build_table(sweep, results) for sweep in tqdm(sweeps, "tables", disable=None)]
     layouts = [lay_out(table) for table in built]
-    written = {out / "index.html": render("tables.html", layouts=layouts)}
+    written = {}
     for table, layout in zip(built, layouts, strict=True):
         written[out / f"{table.name}.csv"] = long_csv(table)
         for ending in ("md", "tex"):
             written[out / f"{table.name}.{ending}"] = render(f"table.{ending}", layout=layout)
+    written[out / "index.html"] = render("tables.html", layouts=layouts)
     for path, content in written.items():
         with replacing(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
@@ -158,33 +159,26 @@ def _collect(options: argparse.Namespace) -> None:
 
     from skinlesion.errors import SkinlesionError
     from skinlesion.files import replacing
-    from skinlesion.reporting.results import Run, one_line
-    from skinlesion.runs.directory import find_runs
+    from skinlesion.reporting.results import Results
 
-    found, damaged = find_runs(options.runs)
-    directories = [run for same in found.values() for run in same if run.done.exists()]
-    if not directories:
+    results, copied = Results(options.runs), 0
+    runs = [*results.every_run()]
+    if not runs and not results.damaged:
         raise SkinlesionError(f"{options.runs} holds no finished run: there is nothing to collect.")
-    copied = 0
-    for run in tqdm(directories, "collecting", disable=None):
-        if absent := [name for name in KEPT if not (run.path / name).is_file()]:
-            damaged[run.path] = f"it has no {', '.join(absent)}"
+    for run in tqdm(runs, "collecting", disable=None):
+        path = run.directory.path
+        if absent := [name for name in KEPT if not (path / name).is_file()]:
+            results.damaged[path] = f"it has no {', '.join(absent)}"
             continue
-        try:
-            Run(run)
-        except Exception as error:  # whatever is wrong with one run stops no other
-            damaged[run.path] = one_line(error)
-            continue
-        weights = Path(str(run.values.get("weights", ""))).name
-        config = run.values | {"weights": weights, "machine": {}}
-        copy = options.folder / run.path.relative_to(options.runs)
+        config = run.values | {"weights": Path(run.config.weights).name, "machine": {}}
+        copy = options.folder / path.relative_to(options.runs)
         with replacing(copy / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         for name in KEPT:
             with replacing(copy / name) as temporary:
-                shutil.copyfile(run.path / name, temporary)
+                shutil.copyfile(path / name, temporary)
         copied += 1
-    _print_left_out(damaged)
+    _print_left_out(results.damaged)
     print(f"{options.folder}: {copied} runs")
 
 

@@ -28,12 +28,7 @@ PREDICTIONS = "predictions.csv"
 class Difference:
     """One metric of two runs, or its mean over pairs of runs; NaN where it cannot be measured.
 
-    Attributes:
-        metric: what the number at `address` is called.
-        a, b: of each run.
-        difference: `b` - `a`.
-        low, high: its 95 % interval.
-        p: its two-sided p value, in [1 / draws, 1].
+    The `difference`, `b` - `a`, with its 95 % interval and two-sided p value, in [1 / draws, 1].
     """
 
     metric: str

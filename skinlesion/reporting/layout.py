@@ -32,13 +32,9 @@ class Block:
 
 @dataclass(frozen=True)
 class Layout:
-    """A table laid out.
+    """A table laid out; `wide`: published, audited and own values stand below each other.
 
-    Attributes:
-        table: the table; `head` its headings, `blocks` its lines.
-        wide: whether published, audited and own values stand below each other.
-        notes: what is said below it.
-        missing: which rows and seeds are not run, empty if none.
+    `missing` names the rows and seeds that are not run, empty if none.
     """
 
     table: Table

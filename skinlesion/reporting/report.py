@@ -64,15 +64,10 @@ class SplitLeak:
 
 @dataclass
 class Report:
-    """What a report shows.
+    """What a report shows: finished runs, tables of sweeps, and pictures by the run's name.
 
-    Attributes:
-        folder: of the runs.
-        runs: the finished ones.
-        tables: of the sweeps.
-        left_out: run directories that are damaged or unfinished, relative to the folder, and why.
-        pictures: the figures of a run, by its name.
-        undrawn: why a run has none, by its name.
+    `left_out` says which run directories, relative to the folder, are damaged or unfinished, and
+    `undrawn` why a run has no pictures.
     """
 
     folder: Path
@@ -124,7 +119,7 @@ def collect_report(sweeps: Sequence[Sweep], every_table: bool) -> Report:
     Raises:
         SkinlesionError: if no finished run can be read.
     """
-    results = Results(sweeps)
+    results = Results(sweeps[0].runs, sweeps)
     runs = [*results.every_run()]
     left_out = {**results.damaged, **{d.path: _progress(d) for d in results.unfinished}}
     if not runs:

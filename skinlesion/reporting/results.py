@@ -60,20 +60,13 @@ class Leak(BaseModel):
 
 
 class Run:
-    """A finished run.
-
-    Args:
-        directory: a run directory that is DONE.
+    """A finished run, from a directory that is DONE.
 
     Attributes:
-        place: `<backbone>`, `<key>` and `seed<k>`.
-        name: the same in one word, which is also where a link to it goes.
-        values: its config, as plain values.
-        config: what of it is shown in tables.
-        provenance: what it was made with.
+        place: `<backbone>`, `<key>` and `seed<k>`; `name` is the same in one word, for links.
+        values: its config, as plain values; `config` what of it is shown in tables.
         leaks: of each held-out part.
-        part: the part that its protocol reports, measured.
-        parts: that one first, and then the others.
+        part: the part that its protocol reports, measured; `parts` are that one and the others.
 
     Raises:
         SkinlesionError: if a file is missing or damaged, in one line.
@@ -144,16 +137,16 @@ class Results:
     """The runs under a folder and their values, read and measured once however many tables ask.
 
     Args:
-        sweeps: every sweep whose table will be asked for; their runs are in one folder.
+        folder: of the run directories.
+        sweeps: every sweep whose table will be asked for.
 
     Attributes:
-        folder: that folder.
         damaged: finished runs that could not be read, and why; known once they were asked for.
         unfinished: the directories of the other runs.
     """
 
-    def __init__(self, sweeps: Sequence[Sweep]) -> None:
-        self.folder = sweeps[0].runs
+    def __init__(self, folder: Path, sweeps: Sequence[Sweep] = ()) -> None:
+        self.folder = folder
         addresses = dict.fromkeys(a for sweep in sweeps for a in sweep.columns.values())
         self.addresses = [a for a in addresses if a is not None and not a.startswith("run.")]
         self.failures = Failures(self.folder)

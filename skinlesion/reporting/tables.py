@@ -55,15 +55,10 @@ class Entry:
 
 @dataclass
 class Row:
-    """A row of a table, in one group of columns.
+    """A row of a table in one group: finished runs, a seed each, and a cell for each heading.
 
-    Attributes:
-        label: its name.
-        group: label of the value on the axis `across`, empty without one.
-        runs: its finished runs, a seed each.
-        entries: heading → cell.
-        missing: the seeds that are not done.
-        notes: what is to be known of it.
+    `group` is the label of the value on the axis `across`, empty without one; `missing` are the
+    seeds that are not done.
     """
 
     label: str
@@ -94,15 +89,9 @@ class Row:
 
 @dataclass
 class Table:
-    """A table, ready to be written in any format.
+    """A table of a sweep: the same headings in each group, and rows by label and group.
 
-    Attributes:
-        name: the sweep's name.
-        title: what it is called.
-        headings: of the columns, in each group.
-        groups: labels of the axis `across`, or one that is empty.
-        rows: by label and group.
-        command: what trains all that is missing.
+    `command` trains all that is missing.
     """
 
     name: str

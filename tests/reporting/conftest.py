@@ -66,7 +66,7 @@ class Folder:
         return run
 
     def table(self, sweep: Sweep) -> Table:
-        return build_table(sweep, Results([sweep]))
+        return build_table(sweep, Results(self.path, [sweep]))
 
 
 @pytest.fixture

@@ -153,10 +153,7 @@ def _curves(
 def reliability(part: Measured, about: str, temperature: float | None, fitted_on: str) -> Figure:
     """Draw accuracy over confidence, before and after temperature scaling, and each bin's images.
 
-    Args:
-        part, about: see the module.
-        temperature: T, or None where there was nothing to fit it on: then only before.
-        fitted_on: the images that T was fitted on, in words.
+    `temperature` was fitted on the images that `fitted_on` names; None: then only before.
     """
     from sklearn.calibration import CalibrationDisplay
 
@@ -202,9 +199,7 @@ def reliability(part: Measured, about: str, temperature: float | None, fitted_on
 def per_class_f1(part: Measured, about: str, row: str, published: Mapping[str, Cell]) -> Figure:
     """Draw a point and interval for each class and for their mean, the paper's beside them.
 
-    Args:
-        part, about: see the module.
-        row, published: the paper's cells by class, all or none; see :func:`published_row`.
+    `row` and `published` are the paper's cells by class, all or none; see :func:`published_row`.
     """
     printed = [float(cell.published or 0) for cell in published.values()]
     paper = [*printed, float(np.mean(printed))] if published else []  # it prints no mean
