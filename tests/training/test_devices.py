@@ -16,6 +16,8 @@ def test_two_runs_take_two_gpus_and_give_them_back(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with own_gpu() as first, own_gpu() as second:
         assert [first, second] == [0, 1]
+    with pytest.raises(ZeroDivisionError), own_gpu():
+        raise ZeroDivisionError
     with own_gpu() as third:
         assert third == 0
 
@@ -33,10 +35,3 @@ def test_a_run_waits_for_a_gpu_that_is_taken(tmp_path, monkeypatch):
     with take_one(["a"], tmp_path, pause=3) as index:
         assert index == 0
     assert waits == [3]
-
-
-def test_an_error_gives_the_gpu_back(tmp_path):
-    with pytest.raises(ZeroDivisionError), take_one(["a"], tmp_path):
-        raise ZeroDivisionError
-    with take_one(["a"], tmp_path) as index:
-        assert index == 0
