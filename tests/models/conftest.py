@@ -1,31 +1,29 @@
 """Backbones as conf/ has them, and a tiny one (192 x 2 x 2 at 64 pixels)."""
 
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from skinlesion.cli import CONF
 from skinlesion.errors import validated
 from skinlesion.models import Backbone, BackboneSpec
 
-CONF = Path(__file__).parents[2] / "conf/backbone"
 TINY = {
     **{"name": "tiny", "timm_model": "test_efficientnet", "pretrained": "r160_in1k"},
     **{"cut": "blocks.4.0.bn2", "input_size": 64, "mean": [0.5] * 3, "std": [0.5] * 3},
     "keras_momentum": 0.001,
 }
-torch.set_num_threads(
-    1
-)  # small tensors: threads that wait for each other cost more than they bring
+# Small tensors: threads that wait for each other cost more than they bring.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def config():
     """The fields of a backbone's YAML, or of the tiny one, with changes."""
-    files = {path.relative_to(CONF).as_posix()[:-5]: path for path in CONF.rglob("*.yaml")}
-    yaml = cache(lambda name: OmegaConf.to_container(OmegaConf.load(files[name])))
+    files = CONF / "backbone"
+    yaml = cache(lambda name: OmegaConf.to_container(OmegaConf.load(files / f"{name}.yaml")))
     return lambda name="tiny", /, **changes: (TINY if name == "tiny" else yaml(name)) | changes
 
 

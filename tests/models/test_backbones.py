@@ -4,20 +4,19 @@ That those which the authors trained are Keras' models up to their cut is shown 
 """
 
 from functools import cache
-from pathlib import Path
 
 import pytest
 import timm
 import torch
-from omegaconf import OmegaConf
 from timm.models import get_pretrained_cfg
 
+from skinlesion.cli import CONF
 from skinlesion.errors import SkinlesionError
 from skinlesion.models.nasnet import NASNetAMobile
 
-CONF = Path(__file__).parents[2] / "conf/backbone"
-FILES = {path.relative_to(CONF).as_posix()[:-5]: path for path in CONF.rglob("*.yaml")}
-every_backbone = pytest.mark.parametrize("name", sorted(FILES))
+FOLDER = CONF / "backbone"
+FILES = sorted(path.relative_to(FOLDER).as_posix()[:-5] for path in FOLDER.rglob("*.yaml"))
+every_backbone = pytest.mark.parametrize("name", FILES)
 
 # A line for each file: (C, h, w) at the cut, parameters up to it, and 1 - momentum of the batch
 # norms in the built model of tf_keras 2.21.
@@ -41,7 +40,7 @@ PINS = {
 
 
 def test_every_backbone_has_a_pin():
-    assert PINS.keys() == FILES.keys()
+    assert PINS.keys() == {*FILES}
 
 
 @every_backbone
@@ -51,19 +50,19 @@ def test_a_backbone_is_as_pinned(on_meta, name):
     assert backbone.feature_shape() == shape
     assert sum(p.numel() for p in backbone.parameters()) == parameters
     assert backbone.spec.keras_momentum == momentum
-    assert backbone.spec.name == FILES[name].stem
+    assert backbone.spec.name == name.split("/")[-1]
 
 
 @every_backbone
-def test_is_fed_as_its_imagenet_weights_were_trained(name):
-    config = OmegaConf.load(FILES[name])
-    if config.pretrained is None:
+def test_is_fed_as_its_imagenet_weights_were_trained(on_meta, name):
+    spec = on_meta(name).spec
+    if spec.pretrained is None:
         assert name == "nasnet_mobile"
         return
-    released = get_pretrained_cfg(f"{config.timm_model}.{config.pretrained}")
+    released = get_pretrained_cfg(f"{spec.timm_model}.{spec.pretrained}")
     assert released.has_weights
-    assert (tuple(config.mean), tuple(config.std)) == (released.mean, released.std)
-    assert (3, config.input_size, config.input_size) == released.input_size
+    assert (spec.mean, spec.std) == (released.mean, released.std)
+    assert (3, spec.input_size, spec.input_size) == released.input_size
 
 
 @cache
@@ -130,20 +129,6 @@ def test_a_cut_may_be_any_node(build, cut, shape):
     assert build(cut=cut).feature_shape() == shape
 
 
-@pytest.mark.parametrize(
-    ("cut", "message"),
-    [
-        ("blocks.4.0.bn22", r"no such node\. Nearest: .*blocks\.4\.0\.bn2\b"),
-        ("", r"no such node\. Nearest: .*classifier"),
-        ("conv_stem.before_act", "is no batch norm joined with an activation"),
-        ("blocks.3.0.se.mul.before_act", "is no batch norm joined with an activation"),
-    ],
-)
-def test_a_cut_that_cannot_be_is_refused(build, cut, message):
-    with pytest.raises(SkinlesionError, match=message):
-        build(cut=cut)
-
-
 @pytest.mark.parametrize("shape", [(1, 1, 64, 64), (3, 64, 64), (1, 64, 64, 3)])
 def test_an_image_of_another_kind_or_shape_is_refused(tiny, shape):
     with pytest.raises(TypeError, match=r"uint8.*found torch\.float32.*as it was decoded"):
@@ -187,16 +172,17 @@ def test_an_image_too_small_for_the_backbone_is_refused(build):
     [
         ({"mean": [0.5, 0.5]}, r"backbone\.mean\.2: expected a value"),
         ({"mean": 0.5}, r"backbone\.mean=0\.5: expected a valid tuple"),
-        (
-            {"std": ["a", "b", "c"]},
-            r"backbone\.std\.0=a: expected a valid number; backbone\.std\.1",
-        ),
+        ({"std": ["a", "b", 1]}, r"backbone\.std\.0=a: expected a valid number; .*std\.1=b"),
         ({"std": [0.5, 0, 0.5]}, r"backbone\.std\.1=0.*: expected greater than 0"),
         ({"mean": [0.5, 0.5, float("nan")]}, r"backbone\.mean\.2=nan: expected a finite number"),
         ({"input_size": "224"}, r"backbone\.input_size=224: expected a valid integer"),
         ({"input_size": 0}, r"backbone\.input_size=0: expected greater than or equal to 1"),
         ({"input_size": 20_000}, r"backbone\.input_size=20000: expected less than or .* 4096"),
         ({"cut": None}, r"backbone\.cut=None: expected a valid string"),
+        ({"cut": "blocks.4.0.bn22"}, r"no such node\. Nearest: .*blocks\.4\.0\.bn2\b"),
+        ({"cut": ""}, r"no such node\. Nearest: .*classifier"),
+        ({"cut": "conv_stem.before_act"}, "is no batch norm joined with an activation"),
+        ({"cut": "blocks.3.0.se.mul.before_act"}, "is no batch norm joined with an activation"),
         ({"timm_model": "mobilnet"}, r"timm_model=mobilnet .*Unknown model"),
         ({"timm_model": "hf-hub:me/model"}, r"timm_model=hf-hub:me/model: .* not of a hub"),
         ({"timm_model": "local-dir:/tmp"}, r"timm_model=local-dir:/tmp: .* or a folder"),

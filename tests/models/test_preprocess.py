@@ -4,19 +4,17 @@ The expected values are those of Keras' preprocess_input modes, and for `release
 the authors' code: cv2 gives blue, green, red; only a ResNet's preprocess_input reverses them.
 """
 
-from pathlib import Path
-
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from skinlesion.cli import CONF
 from skinlesion.errors import SkinlesionError, validated
 from skinlesion.models import BackboneSpec
 from skinlesion.models.spec import resolve_preprocess
 
-CONF = Path(__file__).parents[2] / "conf/preprocess"
 WEIGHTS, PAPER, RELEASED = (
-    OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    OmegaConf.to_container(OmegaConf.load(CONF / "preprocess" / f"{name}.yaml"))
     for name in ("weights", "paper", "released")
 )
 TF = ("inception_resnet_v2", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small")
