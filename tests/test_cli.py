@@ -33,7 +33,8 @@ for words in ([], *([name] for name in COMMANDS)):
     ("words", "message"),
     [
         ("evaluate absent.csv", "^error: absent.csv"),
-        ("tables --out somewhere table12 seed=0", "there is no sweep table12"),  # behind an option
+        # Words may stand behind an option.
+        ("tables --out x table12 seed=0", "no sweep table12; there are ablation, backbones, leak"),
     ],
 )
 def test_wrong_input_is_one_message(words, message):

@@ -49,6 +49,7 @@ def test_asking_for_help_does_not_import_torch(arguments):
         ("seed=[", "error: "),
         # What exists depends on what was chosen.
         ("attention=released attention.gamma=1", "There are: attention.maps, attention.name"),
+        ("-cd sweeps -cn table10", "is a sweep of many runs: add -m"),
         ("machine.data=absent", r"\Aerror: machine\.data=absent: no such folder"),
     ],
 )

@@ -104,7 +104,7 @@ def test_a_weight_that_is_no_number_is_refused(folder, tmp_path):
     refused(folder / "nan.h5", tmp_path, "missing or not finite: conv/kernel")
 
 
-def refused(file: Path, tmp_path: Path, match: str) -> None:
+def refused(file, tmp_path, match):
     arguments = ["convert", str(file), str(tmp_path / "w.safetensors")]
     with pytest.raises(SystemExit, match=match) as refusal:
         keras_side.main([*arguments, "--backbone", LARGE])

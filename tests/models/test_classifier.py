@@ -64,9 +64,8 @@ def test_features_are_the_pooled_map_and_the_pooled_attended_map(t, factor, pool
 
 def test_metadata_is_appended_behind_the_features():
     branch = MetadataMLP([1], width=2)
-    branch.load_state_dict(
-        {"layers.0.weight": torch.tensor([[1.0], [2.0]]), "layers.0.bias": torch.zeros(2)}
-    )
+    state = {"layers.0.weight": torch.tensor([[1.0], [2.0]]), "layers.0.bias": torch.zeros(2)}
+    branch.load_state_dict(state)
     network = Classifier(Given(1, 1, 1), None, branch, classes=3).eval()
     features = features_of(network, torch.tensor([[[[5.0]]]]), torch.tensor([[7.0]]))
     assert features.tolist() == [[5.0, 7.0, 14.0]]
@@ -174,12 +173,8 @@ def test_has_the_authors_parameters(config):
 
 
 @pytest.mark.parametrize(
-    ("name", "cut"),
-    [
-        ("tiny", {}),
-        ("mobilenet_v3_small", {"cut": "blocks.4.1.se.gate"}),  # one position
-    ],
-)
+    ("name", "cut"), [("tiny", {}), ("mobilenet_v3_small", {"cut": "blocks.4.1.se.gate"})]
+)  # the second has one position
 def test_one_training_step_gives_every_parameter_a_finite_gradient(config, image, name, cut):
     torch.manual_seed(0)
     network = network_of(config(name, input_size=64, **cut)).train()

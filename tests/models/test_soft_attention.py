@@ -61,16 +61,6 @@ def test_attended_features_of_two_positions():
     assert attention.maps(torch.tensor([[[[-5.0, 0.0]]]])).tolist() == [[[[0.5, 0.5]]]]
 
 
-def test_every_map_sums_to_one_and_alpha_to_the_number_of_maps():
-    features = 3 * torch.randn(2, 5, 6, 4)
-    attention = SoftAttention(5, maps=16, gamma=1)
-    maps = attention.maps(features)
-    assert maps.shape == (2, 16, 6, 4)
-    torch.testing.assert_close(maps.sum(dim=(2, 3)), torch.ones(2, 16))
-    alpha = (attention(features) / features)[:, 0]
-    torch.testing.assert_close(alpha.sum(dim=(1, 2)), torch.full((2,), 16.0), rtol=1e-4, atol=0)
-
-
 @pytest.mark.parametrize(("kind", "channels"), [(SoftAttention, 9), (ReleasedSoftAttention, 3)])
 def test_maps_look_at_every_channel_and_the_released_ones_at_the_first_three(kind, channels):
     torch.manual_seed(0)

@@ -43,16 +43,12 @@ def test_a_file_reads_back_as_it_was_written(frame, path):
     assert predictions.probabilities.shape == (4, 3)
 
 
-def test_a_part_holds_one_split(frame, path):
+def test_a_part_holds_one_split_and_an_unknown_one_names_those_there_are(frame, path):
     write_predictions(frame, path)
     part = read_predictions(path).part("test")
     assert part.frame["image_id"].tolist() == ["0001"]
     assert part.y.tolist() == [0]
     assert part.probabilities.tolist() == [[0.6, 0.3, 0.1]]
-
-
-def test_an_unknown_part_names_those_there_are(frame, path):
-    write_predictions(frame, path)
     with pytest.raises(SkinlesionError, match="'train'; there are val, test"):
         read_predictions(path).part("train")
 
@@ -96,10 +92,7 @@ def test_a_failed_write_keeps_the_old_file(frame, path, monkeypatch):
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (
-            lambda f: f.drop(columns="lesion_id"),
-            "columns are image_id, split, .* expected image_id",
-        ),
+        (lambda f: f.drop(columns="lesion_id"), "columns are image_id, split, .* expected image"),
         (lambda f: f.drop(columns=["bcc", "nv"]), "one probability column per class"),
         (lambda f: f.head(0), "no rows"),
         (lambda f: f.assign(label="melanoma"), "unknown label melanoma; .* akiec, bcc, nv"),

@@ -23,7 +23,7 @@ from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from skinlesion.errors import SkinlesionError
-from skinlesion.runs.directory import RunDirectory
+from skinlesion.runs.directory import RunDirectory, RunLocked
 from skinlesion.runs.predictions import read_predictions
 from skinlesion.training.callbacks import WholeCheckpoints
 from skinlesion.training.run import run
@@ -252,7 +252,7 @@ def test_a_figure_that_does_not_fit_is_no_failure_of_the_run(config, finished, m
 def test_two_processes_do_not_write_into_one_run(config, finished):
     finished.done.unlink()
     held = FileLock(finished.path / ".lock")
-    with held, pytest.raises(SkinlesionError, match="another process is training this run"):
+    with held, pytest.raises(RunLocked, match="another process is training this run"):
         run(config())
 
 
