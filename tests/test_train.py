@@ -11,27 +11,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def train(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-X", "importtime", "train.py", *arguments],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-    )
-
-
-def message(done):
-    """What was printed as an error, without the listing of imports."""
-    return "\n".join(line for line in done.stderr.splitlines() if "import time:" not in line)
+def train(*arguments, python=(), **environment):
+    command = [sys.executable, *python, "train.py", *arguments]
+    streams = {"capture_output": True, "text": True}
+    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, **streams)
 
 
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["--cfg", "job"], ["-sc", "query=bash"]], ids=lambda a: a[0]
 )
 def test_asking_for_help_does_not_import_torch(arguments):
-    done = train(*arguments, COMP_LINE="train.py backbone=resn", COMP_POINT="22")
-    assert done.returncode == 0, message(done)
+    typed = {"COMP_LINE": "train.py backbone=resn", "COMP_POINT": "22"}
+    done = train(*arguments, python=["-X", "importtime"], **typed)
+    assert done.returncode == 0, done.stderr
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert "hydra" in imported
     assert not imported & {"torch", "pandas", "pytorch_lightning", "numpy"}
@@ -56,8 +48,8 @@ def test_asking_for_help_does_not_import_torch(arguments):
 def test_what_cannot_work_is_answered_with_what_could(overrides, answer):
     done = train(*overrides.split())
     assert done.returncode == 1
-    assert re.search(answer, message(done)), message(done)
-    assert "Traceback" not in message(done)
+    assert re.search(answer, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_job_that_cannot_work_does_not_stop_a_sweep(tmp_path):
