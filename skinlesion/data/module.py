@@ -29,8 +29,8 @@ class EpochSampler(Sampler[Draw]):
     Lightning calls `set_epoch`, also when a run is resumed.
     """
 
-    def __init__(self, samples: np.ndarray, shuffle: bool, seed: int) -> None:
-        self.samples, self.shuffle, self.seed, self.epoch = samples, shuffle, seed, 0
+    def __init__(self, samples: np.ndarray, shuffle: bool, seed: int, epoch: int = 0) -> None:
+        self.samples, self.shuffle, self.seed, self.epoch = samples, shuffle, seed, epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration draws."""
@@ -106,6 +106,15 @@ class LesionDataModule(pl.LightningDataModule):
         self.workers, self.resident = usual if workers is None else workers, resident
         self.evaluation_batch = batch_size if evaluation_batch is None else evaluation_batch
         self._on_device: Any = None
+        self.epoch = 0  # the first that is drawn
+
+    def state_dict(self) -> dict[str, int]:
+        """Return where a resumed run begins; checkpoints are saved at the end of an epoch."""
+        return {"epoch": self.trainer.current_epoch + 1 if self.trainer else 0}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Begin there: workers draw the first batches before Lightning tells the sampler."""
+        self.epoch = state_dict["epoch"]
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the shuffled, augmented training samples."""
@@ -138,7 +147,7 @@ class LesionDataModule(pl.LightningDataModule):
         return DataLoader(
             dataset,
             batch_size=batch_size,
-            sampler=EpochSampler(chosen, training, self.seed),
+            sampler=EpochSampler(chosen, training, self.seed, self.epoch),
             num_workers=workers,
             collate_fn=default_convert,  # a batch comes whole
             pin_memory=device.type == "cuda" and not resident,

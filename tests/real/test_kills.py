@@ -16,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SHARED_MEMORY = Path("/dev/shm")  # another file system than the run's
+EPOCHS = 5
 KILLS = int(os.environ.get("KILLS", "2"))
 
 pytestmark = pytest.mark.real
@@ -26,7 +27,12 @@ def start(folder: Path, temporary: Path) -> "subprocess.Popen[bytes]":
         [
             *(sys.executable, "train.py", "data=demo", "data.demo.images=100", "weights=none"),
             *("preprocess=paper", "backbone=mobilenet_v3_small", "backbone.input_size=64"),
-            *("trainer.max_epochs=4", "augment=datta", "machine.workers=1", "machine.device=cpu"),
+            *(
+                f"trainer.max_epochs={EPOCHS}",
+                "augment=datta",
+                "machine.workers=1",
+                "machine.device=cpu",
+            ),
             *(f"machine.data={folder.parent / 'demo'}", f"machine.cache={folder.parent / 'cache'}"),
             f"machine.runs={folder}",
         ],
@@ -45,31 +51,36 @@ def result(folder: Path) -> tuple[bytes, pd.DataFrame]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """Runs that nobody killed: their folder, and how many seconds one takes."""
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody killed; it draws the images first."""
     folder = tmp_path_factory.mktemp("kills") / "whole"
-    assert start(folder, folder.parent).wait() == 0  # which draws the images first
-    begun, again = time.monotonic(), folder.with_name("again")
-    assert start(again, folder.parent).wait() == 0
-    return folder, time.monotonic() - begun
+    assert start(folder, folder.parent).wait() == 0
+    return folder
 
 
 @pytest.mark.parametrize("kill", range(KILLS))
-def test_a_run_killed_at_a_random_moment_is_the_one_that_was_not(
-    whole: tuple[Path, float], kill: int
-) -> None:
-    expected, seconds = whole
-    folder = expected.with_name(f"killed{kill}")
-    elsewhere = SHARED_MEMORY if SHARED_MEMORY.is_dir() else expected.parent
+def test_a_run_killed_at_a_random_moment_is_the_one_that_was_not(whole: Path, kill: int) -> None:
+    folder, draw = whole.with_name(f"killed{kill}"), random.Random(kill)
+    elsewhere = SHARED_MEMORY if SHARED_MEMORY.is_dir() else whole.parent
     with tempfile.TemporaryDirectory(dir=elsewhere) as temporary:
         process = start(folder, Path(temporary))
-        # Before two fifths of the time nothing but imports has been done.
-        time.sleep(seconds * random.Random(kill).uniform(0.4, 1.0))
+        epochs, moment = draw.randrange(EPOCHS), draw.uniform(0, 1)  # seconds; two epochs or so
+        while lines(folder) < 1 + epochs and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(moment)
         process.kill()
         process.wait()
         assert start(folder, Path(temporary)).wait() == 0
         assert not [*Path(temporary).rglob("*.ckpt")]
     predictions, history = result(folder)
-    assert predictions == result(expected)[0]
-    pd.testing.assert_frame_equal(history, result(expected)[1])
+    assert predictions == result(whole)[0]
+    pd.testing.assert_frame_equal(history, result(whole)[1])
     assert not [*folder.rglob("*.tmp")]
+
+
+def lines(folder: Path) -> int:
+    """Of the history; 1 once the run's folder is there."""
+    histories = [*folder.glob("*/*/*/history.csv")]
+    if histories:
+        return histories[0].read_text().count("\n")
+    return len([*folder.glob("*/*/*/provenance.json")])
