@@ -10,6 +10,7 @@ T = TypeVar("T")
 DISK = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG),
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+    errno.ENOENT,  # no folder for temporary files can be written to
 }
 
 
