@@ -10,11 +10,14 @@ from skinlesion.files import ABANDONED, replacing, replacing_folder
 
 
 def test_what_the_disk_refuses_names_the_file_and_leaves_the_old_one(tmp_path: Path) -> None:
+    def fill(half: Path) -> None:
+        half.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     path = tmp_path / "table.csv"
     path.write_text("old")
     with pytest.raises(OSError, match=f"No space left on device: '{path}'"), replacing(path) as new:
-        new.write_text("half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fill(new)
     with pytest.raises(OSError, match="a library's own"), replacing(path):
         raise OSError("a library's own")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("table.csv", "old")]
