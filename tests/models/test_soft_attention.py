@@ -25,13 +25,12 @@ def golden(request):
 
 
 def with_keras_weights(kind, golden):
-    kernel, bias = golden("keras_kernel"), golden("bias")  # (C, 3, 3, 1, K)
+    kernel, bias = golden("keras_kernel")[:, :, :, 0], golden("bias")  # (C, 3, 3, K)
     attention = kind(kernel.shape[0], maps=kernel.shape[-1])
-    paper = kernel[:, :, :, 0, :].permute(3, 0, 1, 2)
-    released = kernel[:, :, :, 0, :].permute(3, 2, 0, 1)
-    state = {"weight": released, "bias": bias}
+    state = {"weight": kernel.permute(3, 2, 0, 1), "bias": bias}
     if kind is SoftAttention:
-        state = {"conv.weight": paper, "conv.bias": bias, "gamma": torch.tensor(1.0)}
+        state = {"conv.weight": kernel.permute(3, 0, 1, 2), "conv.bias": bias}
+        state["gamma"] = torch.tensor(1.0)
     attention.load_state_dict(state)
     return attention
 

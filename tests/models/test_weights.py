@@ -81,9 +81,7 @@ WRAPPED = {
     "state_dict": lambda state: {"state_dict": state, "epoch": 3},
     "model": lambda state: {"model": state, "optimizer": {}},
     "DataParallel": lambda state: prefixed(state, "module."),
-    "torch's AveragedModel": lambda state: (
-        prefixed(state, "module.") | {"n_averaged": torch.ones(1)}
-    ),
+    "torch's AveragedModel": lambda s: prefixed(s, "module.") | {"n_averaged": torch.ones(1)},
     "Lightning": lambda state: {
         "state_dict": prefixed(state, "model.") | {"loss.weight": torch.ones(7)},
         "pytorch-lightning_version": "2.6.4",

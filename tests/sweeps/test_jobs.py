@@ -5,7 +5,7 @@ import pytest
 from skinlesion.errors import SkinlesionError
 from skinlesion.reporting.published import read_published
 from skinlesion.runs.directory import identity
-from skinlesion.sweeps.jobs import CONF, names, parameters, read_sweep
+from skinlesion.sweeps.jobs import CONF, names, read_sweep
 
 PAPER = [f"table{number}" for number in range(3, 12)]
 STUDIES = ["ablation", "backbones", "leakage", "paper", "truncation"]
@@ -76,11 +76,6 @@ def test_a_row_that_is_printed_twice_is_one_run(again):
     once = experiment.removesuffix("_again")
     (here,) = read_sweep("table9", ["seed=0", f"experiment={once}"]).jobs
     assert identity(here.config) == identity(there.config)
-
-
-def test_parameters_are_what_hydras_sweeper_takes():
-    axes = {"experiment": {"a": "A", "b": "B"}, "seed": [0, 1]}
-    assert parameters(axes) == {"experiment": "a,b", "seed": "0,1"}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -168,10 +169,8 @@ def tasks_of_submitit(folder):
     """The processes at work in a folder of submitit's."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
+        with suppress(OSError):
             words = path.read_bytes().decode().split("\0")
-        except OSError:
-            continue
-        if "submitit.core._submit" in words and any(str(folder) in word for word in words):
-            found.append(int(path.parent.name))
+            if "submitit.core._submit" in words and any(str(folder) in word for word in words):
+                found.append(int(path.parent.name))
     return found

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from skinlesion.cli import CONF
 from skinlesion.errors import SkinlesionError
 from skinlesion.training.config import read_job
+from skinlesion.training.run import run
 
 CHOICES = [
     (group.name, str(file.relative_to(group).with_suffix("")))
@@ -131,8 +132,6 @@ def test_the_root_of_the_data_comes_from_the_environment(plain, monkeypatch):
 
 def test_tensorboard_gets_the_curves_of_a_run(config, tmp_path):
     pytest.importorskip("tensorboard")
-    from skinlesion.training.run import run
-
     run(config("logger=tensorboard", "debug=fast"))
     assert list((tmp_path / "runs" / "tensorboard").rglob("events.out.tfevents.*"))
 

@@ -72,7 +72,6 @@ def test_focal_loss_takes_weight_from_what_is_easy():
 def test_focal_loss_of_a_certain_sample_has_a_finite_gradient():
     logits = torch.tensor([[100.0, -100.0]], requires_grad=True)
     CrossEntropy([1, 1], weight=None, focus=0.5)(logits, torch.tensor([0])).backward()
-    assert logits.grad is not None
     assert logits.grad.isfinite().all()
 
 

@@ -109,20 +109,16 @@ def test_three_classes_of_pngs_with_other_metadata_are_trained(mine):
     assert encoded[0, 1:].tolist() == [0, 0, 1, 0, 0]
 
 
-def test_without_metadata_and_branch_a_run_is_trained(mine):
+def test_without_metadata_a_run_has_no_branch_and_one_that_asks_for_it_is_refused(mine):
     config = mine("metadata=none", "debug=fast")
     config.data.properties = {}
     saved = description(run(config))
     assert saved["network"]["properties"] == []
     assert saved["encoder"]["properties"] == {}
-
-
-@pytest.mark.parametrize("metadata", ["paper", "gessert"])
-def test_without_metadata_the_branch_is_refused_with_what_to_say(mine, metadata):
-    config = mine(f"metadata={metadata}")
-    config.data.properties = {}
-    with pytest.raises(SkinlesionError, match=r"data has no metadata .*: metadata=none, or"):
-        run(config)
+    for branch in ("paper", "gessert"):
+        config.metadata = {"name": branch}
+        with pytest.raises(SkinlesionError, match=r"data has no metadata .*: metadata=none, or"):
+            run(config)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from skinlesion.errors import SkinlesionError
 from skinlesion.runs.directory import RunDirectory, RunLocked
 from skinlesion.runs.predictions import read_predictions
 from skinlesion.training.callbacks import WholeCheckpoints
+from skinlesion.training.module import LesionModule
 from skinlesion.training.run import run
 
 ROOT = Path(__file__).parents[2]
@@ -303,8 +304,6 @@ class PowerCut(BaseException):
 
 def cut_after(epochs, config):
     """Run, and cut the power in the first step after so many epochs."""
-    from skinlesion.training.module import LesionModule
-
     step = LesionModule.training_step
 
     def failing(self, batch, batch_idx):
