@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, FileSystemLoader
 
 from benchmarks.setting import Setting
 from skinlesion.errors import SkinlesionError
 from skinlesion.files import replacing
 from skinlesion.runs.provenance import provenance
+from skinlesion.templates import environment
 
 HERE, PAGE = Path(__file__).parent, "bench.md"
 
@@ -73,9 +73,9 @@ def read(path: Path) -> Result:
 def write_page(where: Path) -> str:
     """Write the page of a device's folder, which shows all of its results, and return it."""
     results = [read(path) for path in sorted(where.glob("*.json"))]
-    environment = Environment(loader=FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"columns": columns, "cell": cell}
-    text = environment.get_template(f"{PAGE}.jinja").render(results=results)
+    templates = environment(HERE, "txt")
+    templates.filters |= {"columns": columns, "cell": cell}
+    text = templates.get_template(f"{PAGE}.jinja").render(results=results)
     with replacing(where / PAGE) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return text
