@@ -16,8 +16,7 @@ from torchvision import transforms
 from benchmarks.setting import AHEAD, WARM_UP, Rows, Setting, Step, Training, read
 from benchmarks.timing import ROUNDS, in_subprocess, now, summary
 from skinlesion.data.archive import ImageArchive
-from skinlesion.data.module import Batch
-from skinlesion.data.samples import Samples
+from skinlesion.data.samples import Batch, Samples
 
 WORKERS = min(os.cpu_count() or 1, 8)
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from benchmarks.timing import now
 from skinlesion.cli import CONF
-from skinlesion.data.module import Batch, LesionDataModule
+from skinlesion.data.module import LesionDataModule
+from skinlesion.data.samples import Batch
 from skinlesion.errors import SkinlesionError
 from skinlesion.training.build import build, build_trainer, open_data
 from skinlesion.training.config import Job, read_job, resolve

@@ -1,4 +1,4 @@
-"""Batches: image (B, 3, S, S) uint8, metadata (B, M), label (B,), index (B,)."""
+"""The loaders of training, validation and prediction."""
 
 import logging
 import os
@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_convert
+from torch.utils.data import DataLoader, Sampler, default_convert
 
-from skinlesion.data.samples import Samples
+from skinlesion.data.samples import Batch, Draw, LesionDataset, Samples
 from skinlesion.runs.predictions import PARTS
 
 if TYPE_CHECKING:
     from skinlesion.data.augment import Geometric
-
-Draw = tuple[int, int]  # epoch, sample
-Batch = dict[str, Tensor]  # image (B, 3, S, S) uint8, metadata (B, M), label (B,), index (B,)
 
 log = logging.getLogger(__name__)
 
@@ -43,36 +39,6 @@ class EpochSampler(Sampler[Draw]):
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(self.samples) if self.shuffle else self.samples
         return ((self.epoch, int(sample)) for sample in order)
-
-
-class LesionDataset(Dataset[Batch]):
-    """Samples fetched a batch at a time, straight from the mapped cache.
-
-    Seed, epoch and sample decide an image's augmentation, so that it does not depend on the number
-    of workers or the order of fetching.
-    """
-
-    def __init__(self, samples: Samples, augment: "Geometric | None" = None, seed: int = 0) -> None:
-        self.samples = samples
-        self.metadata = torch.from_numpy(samples.metadata)  # (N, M)
-        self.labels = torch.from_numpy(samples.labels)  # (N,)
-        self.augment, self.seed = augment, seed
-
-    def __getitems__(self, draws: list[Draw]) -> Batch:
-        """Return the batch of these draws, which are of one epoch."""
-        index = torch.tensor([sample for _, sample in draws]).to(self.labels.device)  # (B,)
-        metadata, label = self.metadata[index], self.labels[index]  # (B, M), (B,)
-        image = self._images(draws, index)  # (B, 3, S, S)
-        return {"image": image, "metadata": metadata, "label": label, "index": index}
-
-    def _images(self, draws: list[Draw], index: Tensor) -> Tensor:
-        images = self.samples.images[self.samples.rows[index.numpy()]]  # (B, S, S, 3), a copy
-        if self.augment is not None:
-            for image, draw in zip(images, draws, strict=True):
-                seed = np.random.SeedSequence([self.seed, *draw]).generate_state(1)[0]
-                image[:] = self.augment(image, int(seed))
-        # The permuted view is channels_last in memory, which convolutions prefer.
-        return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 class LesionDataModule(pl.LightningDataModule):

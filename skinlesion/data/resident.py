@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from skinlesion.data.augment import Geometric
-from skinlesion.data.module import Draw, LesionDataset
-from skinlesion.data.samples import Samples
+from skinlesion.data.samples import Draw, LesionDataset, Samples
 
 UPLOAD = 1024  # images copied at a time
 

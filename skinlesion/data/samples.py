@@ -1,4 +1,4 @@
-"""From a folder to samples: read, check everything once, split, decode, encode."""
+"""From a folder to samples and batches: read, check everything once, split, decode, encode."""
 
 import hashlib
 import logging
@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from skinlesion.data.archive import ImageArchive
 from skinlesion.data.cache import cache_path, open_cache
@@ -18,6 +21,12 @@ from skinlesion.data.schema import Schema
 from skinlesion.data.split import Split, leak_report, split_summary
 from skinlesion.data.table import read_table, subset, table_digest
 from skinlesion.errors import SkinlesionError
+
+if TYPE_CHECKING:
+    from skinlesion.data.augment import Geometric
+
+Draw = tuple[int, int]  # epoch, sample
+Batch = dict[str, Tensor]  # image (B, 3, S, S) uint8, metadata (B, M), label (B,), index (B,)
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +75,36 @@ class Samples:
     def leak(self) -> Mapping[str, Any]:
         """See `skinlesion.data.split.leak_report`."""
         return leak_report(self.frame, self.classes)
+
+
+class LesionDataset(Dataset[Batch]):
+    """Samples fetched a batch at a time, straight from the mapped cache.
+
+    Seed, epoch and sample decide an image's augmentation, so that it does not depend on the number
+    of workers or the order of fetching.
+    """
+
+    def __init__(self, samples: Samples, augment: "Geometric | None" = None, seed: int = 0) -> None:
+        self.samples = samples
+        self.metadata = torch.from_numpy(samples.metadata)  # (N, M)
+        self.labels = torch.from_numpy(samples.labels)  # (N,)
+        self.augment, self.seed = augment, seed
+
+    def __getitems__(self, draws: list[Draw]) -> Batch:
+        """Return the batch of these draws, which are of one epoch."""
+        index = torch.tensor([sample for _, sample in draws]).to(self.labels.device)  # (B,)
+        metadata, label = self.metadata[index], self.labels[index]  # (B, M), (B,)
+        image = self._images(draws, index)  # (B, 3, S, S)
+        return {"image": image, "metadata": metadata, "label": label, "index": index}
+
+    def _images(self, draws: list[Draw], index: Tensor) -> Tensor:
+        images = self.samples.images[self.samples.rows[index.numpy()]]  # (B, S, S, 3), a copy
+        if self.augment is not None:
+            for image, draw in zip(images, draws, strict=True):
+                seed = np.random.SeedSequence([self.seed, *draw]).generate_state(1)[0]
+                image[:] = self.augment(image, int(seed))
+        # The permuted view is channels_last in memory, which convolutions prefer.
+        return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,21 @@
-"""One process, one GPU: runs that share a machine each take a GPU that nobody has."""
+"""One process, one GPU, which nobody else has; and how many images fit into it."""
 
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
+
+from skinlesion.data.samples import LesionDataset, Samples
+from skinlesion.training.config import Compute
+from skinlesion.training.module import LesionModule
+
+MOST_ON_GPU = 1024  # images a step of evaluation: more gain nothing
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +27,6 @@ def own_gpu() -> Iterator[int]:
     Jobs of a sweep under a parallel launcher, and sweeps started side by side, so spread over the
     GPUs by themselves.
     """
-    import torch
-
     count = torch.cuda.device_count()
     names = [str(torch.cuda.get_device_properties(i).uuid) for i in range(count)]
     with take_one(names, Path(tempfile.gettempdir())) as index:
@@ -56,3 +62,43 @@ def take_one(names: Sequence[str], folder: Path, pause: float = 2.0) -> Iterator
             log.info("all %d GPUs are taken by other runs; waiting for one", len(names))
             waiting = True
         time.sleep(pause)
+
+
+def evaluation_batch(
+    module: LesionModule, samples: Samples, compute: Compute, device: torch.device
+) -> int:
+    """Return how many images a step of validation and prediction takes on this device."""
+    one = LesionDataset(samples).__getitems__([(0, 0)])
+    module.to(device).eval()
+
+    @torch.inference_mode()
+    def attempt(images: int) -> None:
+        batch = {name: value.to(device).repeat_interleave(images, 0) for name, value in one.items()}
+        with compute.autocast():
+            module.logits(batch)
+
+    try:
+        return largest_batch(attempt)
+    finally:
+        module.train()
+
+
+def largest_batch(attempt: Callable[[int], Any], most: int = MOST_ON_GPU) -> int:
+    """Return half of the largest batch that fits, to leave room for what training keeps.
+
+    Args:
+        attempt: runs a batch of so many images.
+        most: the first attempt; halved while memory runs out.
+
+    Raises:
+        torch.OutOfMemoryError: if not even two images fit.
+    """
+    while True:
+        try:
+            attempt(most)
+        except torch.OutOfMemoryError:
+            if most <= 2:
+                raise
+            most //= 2
+        else:
+            return most // 2

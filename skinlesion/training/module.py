@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from skinlesion.data.module import Batch
+from skinlesion.data.samples import Batch
 from skinlesion.models.classifier import Classifier
 
 

@@ -100,7 +100,7 @@ def _train(
 ) -> None:
     """Fit, or go on fitting, and predict the held-out parts with the best checkpoint."""
     from skinlesion.runs.provenance import provenance
-    from skinlesion.training.memory import evaluation_batch
+    from skinlesion.training.devices import evaluation_batch
 
     module, interactive = parts.module, sys.stderr.isatty()
     trainer = build_trainer(

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from skinlesion.data.augment import Geometric
-from skinlesion.data.module import Batch, LesionDataModule, LesionDataset
+from skinlesion.data.module import LesionDataModule
 from skinlesion.data.resident import ResidentDataset
-from skinlesion.data.samples import Samples
+from skinlesion.data.samples import Batch, LesionDataset, Samples
 
 BOTH = pytest.mark.parametrize("resident", [False, True], ids=["in workers", "on the device"])
 DATTA = Geometric(rotation=180, shift=0.1, zoom=0.1, flip=True)

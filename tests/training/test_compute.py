@@ -15,7 +15,7 @@ from skinlesion.errors import SkinlesionError
 from skinlesion.runs.predictions import read_predictions
 from skinlesion.training.build import build, build_trainer, open_data
 from skinlesion.training.config import read_job, resolve
-from skinlesion.training.memory import largest_batch
+from skinlesion.training.devices import largest_batch
 from skinlesion.training.module import BalancedAccuracy
 from skinlesion.training.run import run
 
@@ -57,7 +57,7 @@ def test_so_does_an_evaluation_of_as_many_images_as_fit(config, plain_run, monke
         tried.append(3)
         return 6
 
-    monkeypatch.setattr("skinlesion.training.memory.largest_batch", measured)
+    monkeypatch.setattr("skinlesion.training.devices.largest_batch", measured)
     monkeypatch.setattr(
         "skinlesion.training.run.resolve", lambda job: replace(resolve(job), evaluation_batch=None)
     )
