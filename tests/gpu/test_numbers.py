@@ -108,7 +108,7 @@ def test_augmentation_is_that_of_a_cpu_for_the_same_draws(config, built, device)
     assert (found != expected).float().mean() < 0.02
 
 
-def test_a_compiled_run_predicts_what_the_eager_one_does(config, device, monkeypatch):
+def test_a_compiled_run_predicts_what_the_eager_one_does(config, device, tmp_path, monkeypatch):
     """With CUDA graphs on a GPU; on a CPU as a graph that is not turned into code."""
     if device.type == "cpu":
         in_place = torch.nn.Module.compile
@@ -120,9 +120,12 @@ def test_a_compiled_run_predicts_what_the_eager_one_does(config, device, monkeyp
     # 70 images by ten, so that no other size needs a graph of its own.
     recipe = ("dropout=0", "batch_size=10", "optimizer.lr=1e-4", "precision=32-true")
     recipe += ("machine.tf32=false", "machine.evaluation_batch=9", "trainer.max_epochs=1")
-    expected, found = (
-        read_predictions(run(config(*recipe, *words)).predictions).probabilities
-        for words in ((), ("machine.compile=reduce-overhead", "machine.force=true"))
-    )
+    runs = [
+        run(config(*recipe)),
+        run(config(*recipe, "machine.compile=reduce-overhead", f"machine.runs={tmp_path}")),
+    ]
+    expected, found = (read_predictions(one.predictions).probabilities for one in runs)
     assert np.ptp(expected, axis=0).max() > 1e-4
     np.testing.assert_allclose(found, expected, atol=5e-4)
+    names = [[*torch.load(one.best, weights_only=True)["state_dict"]] for one in runs]
+    assert names[0] == names[1]

@@ -108,15 +108,6 @@ def test_a_compiled_step_is_one_graph_with_the_gradients_of_the_eager_one(config
     assert_equal(gradients(wanted, backend="eager", fullgraph=True), gradients(wanted))
 
 
-def test_compilation_reaches_training_and_keeps_the_names_of_weights(config, monkeypatch):
-    modes = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, mode: modes.append(mode))
-    directory = run(config("machine.compile=reduce-overhead", "debug=fast"))
-    assert set(modes) == {"reduce-overhead"}
-    state = torch.load(directory.best, weights_only=True)["state_dict"]
-    assert not [name for name in state if "_orig_mod" in name]
-
-
 def test_balanced_accuracy_leaves_out_classes_without_a_sample():
     metric = BalancedAccuracy(3)
     for predicted, label in (([0, 0], [0, 0]), ([1, 2], [0, 1])):
