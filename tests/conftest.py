@@ -2,6 +2,10 @@
 
 import os
 import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -39,6 +43,36 @@ def plain():
             return compose("config", [*overrides])
 
     return composed
+
+
+@pytest.fixture
+def tiny(tiny_job, tmp_path):
+    return [*tiny_job, f"machine.runs={tmp_path / 'runs'}"]
+
+
+@pytest.fixture
+def config(plain, tiny):
+    """A config of the tiny run, with further overrides."""
+    return lambda *overrides: plain(*tiny, *overrides)
+
+
+@pytest.fixture
+def training(tmp_path):
+    """train.py in a process of its own, from the end of its first epoch."""
+
+    @contextmanager
+    def started(*words):
+        command = [sys.executable, str(CONF.parent / "train.py"), *words]
+        streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, cwd=tmp_path, **streams) as process:
+            files = ()
+            while not any(file.read_text().count("\n") > 1 for file in files):
+                assert process.poll() is None, "the run ended before it could be stopped"
+                time.sleep(0.01)
+                files = tmp_path.glob("runs/*/*/*/history.csv")
+            yield process
+
+    return started
 
 
 @pytest.fixture(scope="session")

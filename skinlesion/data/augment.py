@@ -99,10 +99,12 @@ class Geometric:
         # Where an output's pixel comes from: shifted back, rotated back, scaled back, mirrored.
         to_x, to_y = mirror_x / (1 + self.zoom * wider), mirror_y / (1 + self.zoom * higher)
         rows = [
-            torch.stack([to_x * cosine, -to_x * sine, to_x * (sine * y0 - cosine * x0)], dim=1),
-            torch.stack([to_y * sine, to_y * cosine, -to_y * (sine * x0 + cosine * y0)], dim=1),
+            torch.stack([to_x * cosine, -to_x * sine, to_x * (sine * y0 - cosine * x0)]),
+            torch.stack([to_y * sine, to_y * cosine, -to_y * (sine * x0 + cosine * y0)]),
         ]
-        affine = torch.stack(rows, dim=1)  # (B, 2, 3)
-        grid = F.affine_grid(affine, list(images.shape), align_corners=True)  # (B, S, S, 2)
+        # Not by F.affine_grid: a GPU would round its matrix product to TF32, 0.1 of a pixel.
+        x = torch.linspace(-1, 1, size, device=images.device)  # (S,)
+        of_x, of_y, by = torch.stack(rows, dim=2)[..., None, None]  # each (B, 2, 1, 1)
+        grid = (of_x * x + of_y * x[:, None] + by).permute(0, 2, 3, 1)  # (B, S, S, 2)
         read = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=True)
         return read.round().to(torch.uint8).contiguous(memory_format=torch.channels_last)

@@ -92,7 +92,9 @@ class LesionDataset(Dataset[Batch]):
 
     def __getitems__(self, draws: list[Draw]) -> Batch:
         """Return the batch of these draws, which are of one epoch."""
-        index = torch.tensor([sample for _, sample in draws]).to(self.labels.device)  # (B,)
+        device, sample = self.labels.device, [sample for _, sample in draws]
+        on_gpu = device.type == "cuda"  # copied from pinned memory, or the host would wait for it
+        index = torch.tensor(sample, pin_memory=on_gpu).to(device, non_blocking=on_gpu)  # (B,)
         metadata, label = self.metadata[index], self.labels[index]  # (B, M), (B,)
         image = self._images(draws, index)  # (B, 3, S, S)
         return {"image": image, "metadata": metadata, "label": label, "index": index}

@@ -66,7 +66,7 @@ def run(config: DictConfig) -> RunDirectory:
         if not directory.done.exists():  # another process may have finished it meanwhile
             directory.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
             _write_split(samples, directory)
-            with _device(job) as devices:
+            with _device(job) as devices, _memory(job):
                 _train(job, compute, parts, samples, directory, devices)
             _finish(job, samples, directory, digest)
     return directory
@@ -237,6 +237,20 @@ def _device(job: Job) -> Iterator[Any]:
             yield [free]
     else:
         yield 1
+
+
+@contextmanager
+def _memory(job: Job) -> Iterator[None]:
+    """Say in one line that a step does not fit."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        asked = job.machine.evaluation_batch
+        evaluated = f" or machine.evaluation_batch={asked}" if asked else ""
+        raise SkinlesionError(
+            f"a step does not fit into the GPU's memory with batch_size={job.batch_size}"
+            f"{evaluated}: try a smaller one. Part of it may be taken by other processes."
+        ) from None
 
 
 def _weights_digest(weights: str) -> str:

@@ -9,17 +9,6 @@ from skinlesion.runs.directory import RunDirectory
 from skinlesion.training.run import run
 
 
-@pytest.fixture
-def tiny(tiny_job, tmp_path):
-    return [*tiny_job, f"machine.runs={tmp_path / 'runs'}"]
-
-
-@pytest.fixture
-def config(plain, tiny):
-    """A config of the tiny run, with further overrides."""
-    return lambda *overrides: plain(*tiny, *overrides)
-
-
 @pytest.fixture(scope="session")
 def trained(plain, tiny_job, tmp_path_factory):
     """The tiny run, finished. Not to be changed: see `finished`."""

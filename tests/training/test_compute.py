@@ -1,19 +1,15 @@
 """How a run is computed changes no result, and is chosen by the device."""
 
 import sys
-from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from skinlesion.data.module import LesionDataModule
 from skinlesion.errors import SkinlesionError
 from skinlesion.runs.predictions import read_predictions
-from skinlesion.training.build import build, build_trainer, open_data
+from skinlesion.training.build import build, open_data
 from skinlesion.training.config import read_job, resolve
 from skinlesion.training.devices import largest_batch
 from skinlesion.training.module import BalancedAccuracy
@@ -110,64 +106,6 @@ def test_a_compiled_step_is_one_graph_with_the_gradients_of_the_eager_one(config
     wanted = config("dropout=0")
     # Without code generation, which needs a compiler and minutes.
     assert_equal(gradients(wanted, backend="eager", fullgraph=True), gradients(wanted))
-
-
-def test_compilation_reaches_training_and_keeps_the_names_of_weights(config, monkeypatch):
-    modes = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, mode: modes.append(mode))
-    directory = run(config("machine.compile=reduce-overhead", "debug=fast"))
-    assert set(modes) == {"reduce-overhead"}
-    state = torch.load(directory.best, weights_only=True)["state_dict"]
-    assert not [name for name in state if "_orig_mod" in name]
-
-
-# --- nothing waits for the device ---------------------------------------------------------------
-
-
-class NoWaiting(TorchDispatchMode):
-    """Refuses what needs a tensor's values on the host: a GPU's queue would run empty."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        needs_values = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
-        # An index of positions has their shape; only a mask would have to be counted first.
-        positions = func is torch.ops.aten.index.Tensor and args[1][0].dtype != torch.bool
-        if needs_values & set(func.tags) and not positions:
-            raise AssertionError(f"{func} waits for the device")
-        return func(*args, **(kwargs or {}))
-
-
-class InEveryStep(pl.Callback):
-    """From the start of a step, Lightning's own work included, to its end."""
-
-    def __init__(self):
-        self.steps, self.stack = 0, ExitStack()
-
-    def on_train_batch_start(self, *_):
-        self.stack.enter_context(NoWaiting())
-
-    def on_train_batch_end(self, *_):
-        self.stack.close()
-        self.steps += 1
-
-    on_validation_batch_start = on_train_batch_start
-    on_validation_batch_end = on_train_batch_end
-
-
-@pytest.mark.parametrize("augment", ["none", "datta"])
-def test_no_step_waits_for_the_device(config, augment):
-    job = read_job(config(f"augment={augment}", "data.resident=true", "batch_size=20", *ONE_EPOCH))
-    compute, data, watch = resolve(job), open_data(job), InEveryStep()
-    parts = build(job, compute, data)
-    samples = data.load(job.machine.cache, 64)
-    loaders = LesionDataModule(samples, job.batch_size, augment=parts.augment, resident=True)
-    unused = ("logger", "enable_checkpointing", "enable_progress_bar")
-    options = dict.fromkeys(unused, False) | {"num_sanity_val_steps": 0}
-    trainer = build_trainer(job, compute, callbacks=[watch], **options)
-    with watch.stack:
-        trainer.fit(parts.module, loaders)
-    assert watch.steps >= 4
-    with pytest.raises(AssertionError, match="waits for the device"), NoWaiting():
-        torch.ones(1).item()
 
 
 def test_balanced_accuracy_leaves_out_classes_without_a_sample():
