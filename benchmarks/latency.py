@@ -13,7 +13,7 @@ def run(setting: Setting, backbone: str) -> Rows:
     """Return a row for each precision."""
     rows: Rows = []
     for precision in dict.fromkeys(("32-true", resolve(setting.job(backbone)).precision)):
-        step = Step(setting.job(backbone, "machine.rotated=false", f"precision={precision}"))
+        step = Step(setting.job(backbone, f"precision={precision}"))
         one, many = (torch.arange(n) % len(step.batch["label"]) for n in (1, 64))
         on_host = {name: value.cpu() for name, value in step.batch.items()}
         latency, rate = (

@@ -53,7 +53,7 @@ def run(setting: Setting, backbone: str) -> Rows:
 def flips(compute: Compute) -> list[str]:
     """Return the switches that training knows on a device, each with its other value or values."""
     on_gpu = compute.device == "cuda"
-    names = ("channels_last", "rotated", "fused", "tf32" if on_gpu else "retain_memory")
+    names = ("channels_last", "fused", "tf32" if on_gpu else "retain_memory")
     modes = ["default", "reduce-overhead"] if on_gpu else ["default"]
     resident = on_gpu if compute.resident is None else compute.resident
     return [

@@ -35,7 +35,6 @@ class Backbone(nn.Module):
         spec: how to build, cut and feed it.
 
     Attributes:
-        rotated: whether the trunk computes on rotated images, see `skinlesion.models.rotated`.
         uninitialised: names that a weights file did not hold.
 
     Shape:
@@ -51,7 +50,6 @@ class Backbone(nn.Module):
         self.spec = spec
         model = _create(spec)
         self.trunk, self.offset = _truncate(model, spec.cut)
-        self.rotated = False
         for module in self.trunk.modules():
             if isinstance(module, nn.Hardswish):
                 module.inplace = False  # in place, autograd copies the input first
@@ -67,12 +65,6 @@ class Backbone(nn.Module):
         for module in self.trunk.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = self.spec.keras_momentum
-
-    def rotate(self) -> None:
-        """Compute on images rotated by 180 degrees, where that is faster; t stays what it is."""
-        from skinlesion.models.rotated import rotate
-
-        self.rotated = rotate(self.trunk)
 
     def load(self, weights: str) -> None:
         """Take pretrained weights.
@@ -103,12 +95,8 @@ class Backbone(nn.Module):
             raise ValueError(f"expected images (B, 3, H, W), found {tuple(image.shape)}")
         if self.spec.channels == "bgr":
             image = image.flip(1)
-        if self.rotated:
-            image = image.flip(2, 3)
         normalised = image.to(self.mean.dtype).sub_(self.mean).div_(self.std)  # (B, 3, H, W)
         t = self.trunk(normalised)["t"]  # (B, C, h, w)
-        if self.rotated:
-            t = t.flip(2, 3)
         return t + self.offset if self.offset else t
 
     def feature_shape(self) -> tuple[int, ...]:

@@ -80,8 +80,6 @@ def build(job: Job, compute: Compute, data: CheckedArchive) -> Parts:
     network = build_classifier(**description, initialiser=job.initialiser)
     if job.batch_norm == "keras":
         network.backbone.move_statistics_as_keras()
-    if compute.rotated:
-        network.backbone.rotate()
     network.to(memory_format=compute.memory_format)  # type: ignore[call-overload]
     loss = instantiate(job.loss, counts=data.counts)
     augment = instantiate(job.augment)

@@ -61,7 +61,6 @@ class Machine(_Node):
     force: bool
     logger: Choice | None
     channels_last: bool | None
-    rotated: bool | None
     fused: bool | None
     compile: Literal["default", "reduce-overhead", "max-autotune"] | None
     tf32: bool | None
@@ -135,7 +134,6 @@ class Compute:
     device: str
     precision: str
     channels_last: bool
-    rotated: bool
     fused: bool
     compile: str | None
     tf32: bool
@@ -169,7 +167,6 @@ def resolve(job: Job) -> Compute:
     defaults: dict[str, Any] = {
         "precision": _precision(device, job.backbone["name"]),
         "channels_last": True,
-        "rotated": device == "cpu",
         "fused": device in ("cuda", "cpu"),
         "compile": None,
         "tf32": True,

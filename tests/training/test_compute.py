@@ -34,7 +34,7 @@ def plain_run(plain, tiny_job, tmp_path_factory):
 @pytest.mark.parametrize(
     "switch",
     [
-        *("machine.channels_last=true", "machine.rotated=true", "machine.fused=true"),
+        *("machine.channels_last=true", "machine.fused=true"),
         *("machine.retain_memory=true", "machine.evaluation_batch=5", "machine.tf32=true"),
         *("machine=auto", "data.resident=true"),
     ],
