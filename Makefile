@@ -13,7 +13,7 @@ DATA ?= data/ham10000
 WEIGHTS ?= weights
 BENCH ?= bench
 
-.PHONY: help setup demo test lint $(TABLES) tables sweep status report export app bench bench-gpu table4-gpu
+.PHONY: help setup demo test lint $(TABLES) tables sweep status report claims export app bench bench-gpu table4-gpu
 .PHONY: test-real size ledger keras-parity keras-weights data lock
 
 help:  ## This list
@@ -65,6 +65,9 @@ tables: setup  ## Write Tables 3-11 from the runs that there are
 
 report: setup  ## Write one page of all runs: tables, figures, leakage, provenance
 	@$(BIN)/skinlesion report $(ARGS)
+
+claims: setup  ## Put the paper's conclusions to the test, from runs/ or ARGS="folders of runs"
+	@$(BIN)/skinlesion claims $(ARGS)
 
 export: setup  ## Turn a trained run into files to carry away, with a model card: RUN=runs/…/seed0
 	@$(RUN_NAMED)

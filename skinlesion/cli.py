@@ -39,6 +39,7 @@ COMMANDS = {
     "tables": ("write the paper's tables, or a sweep's", "reporting.commands:tables"),
     "report": ("write one page of every run", "reporting.commands:report"),
     "figures": ("draw the figures of finished runs", "reporting.commands:figures"),
+    "claims": ("put the paper's conclusions to the test", "reporting.commands:claims"),
     "status": ("say how far a sweep is", "sweeps.status:command"),
     "collect": ("copy finished runs without weights", "reporting.commands:collect"),
     "data": ("fetch HAM10000, draw the demo, describe data of your own", "data.commands:command"),

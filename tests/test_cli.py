@@ -34,7 +34,7 @@ for words in ([], *([name] for name in COMMANDS)):
     [
         ("evaluate absent.csv", "^error: absent.csv"),
         # Words may stand behind an option.
-        ("tables --out x table12 seed=0", "no sweep table12; there are ablation, backbones, leak"),
+        ("tables --out x table12 seed=0", "no sweep table12; there are ablation, augmentation"),
     ],
 )
 def test_wrong_input_is_one_message(words, message):

@@ -1,4 +1,4 @@
-"""``skinlesion tables, report, figures, compare, collect``."""
+"""``skinlesion tables, report, figures, compare, claims, collect``."""
 
 import argparse
 import shutil
@@ -55,6 +55,15 @@ def compare(parser: argparse.ArgumentParser) -> Command:
         parser.add_argument(name, type=Path, metavar=f"RUN_{name.upper()}", help=about)
     parser.add_argument("--part", help="val or test (default: test where there is one)")
     return _compare
+
+
+def claims(parser: argparse.ArgumentParser) -> Command:
+    """Put the paper's conclusions to the test by pairs of runs that differ in one thing."""
+    parser.epilog = "example: skinlesion claims runs results/cpu/runs --out claims.md"
+    about = "folders of run directories (default: runs)"
+    parser.add_argument("folders", nargs="*", type=Path, metavar="RUNS", help=about)
+    parser.add_argument("--out", type=Path, help="Markdown file (default: claims.md)")
+    return _claims
 
 
 def collect(parser: argparse.ArgumentParser) -> Command:
@@ -151,6 +160,30 @@ def _compare(options: argparse.Namespace) -> None:
     from skinlesion.reporting.compare import compare, table
 
     print(table(compare(options.a, options.b, options.part)))
+
+
+def _claims(options: argparse.Namespace) -> None:
+    from skinlesion.errors import SkinlesionError
+    from skinlesion.files import replacing
+    from skinlesion.reporting.claims import judge
+    from skinlesion.reporting.render import render
+    from skinlesion.reporting.results import Results
+    from skinlesion.text import aligned
+
+    folders = options.folders or [Path("runs")]
+    if absent := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise SkinlesionError(f"there is no folder {', '.join(absent)}; expected folders of runs.")
+    results = [Results(folder) for folder in folders]
+    judged = judge([run for found in results for run in found.every_run()])
+    out = options.out or Path("claims.md")
+    with replacing(out) as temporary:
+        page = render("claims.md", claims=judged, folders=[folder.as_posix() for folder in folders])
+        temporary.write_text(page, encoding="utf-8")
+    for found in results:
+        _print_left_out(found.damaged)
+    rows = [[claim.claim.claim, claim.claim.audit.verdict, claim.verdict] for claim in judged]
+    print(aligned([["claim", "published, audited", "ours"], None, *rows], left=3))
+    print(out)
 
 
 def _collect(options: argparse.Namespace) -> None:

@@ -193,6 +193,14 @@ class RunDirectory:
         """
         return self._read[1]
 
+    def identity_but(self, node: str) -> str:
+        """Return the identity of the config without a node: alike for runs that differ there alone.
+
+        Raises:
+            SkinlesionError: if the config cannot be read.
+        """
+        return _digest(_what_it_is(self.values | {node: None}) | {"weights": None})
+
     def clear(self) -> None:
         """Remove everything but the lock."""
         for entry in self.path.iterdir():

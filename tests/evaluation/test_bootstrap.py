@@ -195,3 +195,21 @@ def test_a_95_percent_interval_covers_the_truth_about_95_times_of_100():
         low, high = bootstrap.interval(samples["accuracy"])
         covered += low <= 0.7 <= high
     assert 181 <= covered <= 198
+
+
+def test_an_interval_over_seeds_holds_what_differs_between_them():
+    random = np.random.default_rng(0)
+    missed = {"seeds": 0, "lesions": 0}
+    for seed in range(300):  # training noise as large as that of the lesions
+        training, lesions = random.normal(0, 1, (2, 3, 1))
+        differences = training + lesions + random.normal(0, 1, (3, 300))
+        over_seeds = bootstrap.over_seeds(differences, seed)
+        for name, draws in (("seeds", over_seeds), ("lesions", differences.mean(axis=0))):
+            low, high = bootstrap.interval(draws)
+            missed[name] += not low <= 0 <= high
+    assert missed["seeds"] <= 15 < missed["lesions"]  # at most 5 %
+
+
+def test_one_seed_says_nothing_of_others():
+    differences = np.linspace(-1, 1, 50)[None]
+    np.testing.assert_allclose(bootstrap.over_seeds(differences), differences[0])

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from skinlesion.data.ham10000 import CLASSES
 from skinlesion.reporting.results import Results
 from skinlesion.reporting.tables import Table, build_table
-from skinlesion.runs.directory import HISTORY, identity, write_history
+from skinlesion.runs.directory import HISTORY, run_key, write_history
 from skinlesion.runs.predictions import write_predictions
 from skinlesion.sweeps.jobs import Job, Sweep, read_sweep
 
@@ -32,7 +32,7 @@ class Folder:
 
     def add(self, job: Job, right: float = 0.8, images: int = 40, key: str = "k", **made: object):
         """A finished run that classifies a share of the images correctly, two images a lesion."""
-        run = self.path / job.config.backbone.name / f"{key}{identity(job.config)[:8]}"
+        run = self.path / job.config.backbone.name / f"{key}{run_key(job.config, DATA, WEIGHTS)}"
         run = run / f"seed{job.seed}"
         run.mkdir(parents=True)
         (run / "config.yaml").write_text(OmegaConf.to_yaml(job.config, resolve=True))

@@ -8,10 +8,10 @@ from skinlesion.runs.directory import identity
 from skinlesion.sweeps.jobs import CONF, names, read_sweep
 
 PAPER = [f"table{number}" for number in range(3, 12)]
-STUDIES = ["ablation", "backbones", "leakage", "paper", "truncation"]
+STUDIES = ["ablation", "augmentation", "backbones", "leakage", "paper", "resnet50", "truncation"]
 
 
-def test_the_sweeps_are_those_of_the_paper_and_four_studies():
+def test_the_sweeps_are_those_of_the_paper_and_the_studies():
     assert names() == sorted([*PAPER, *STUDIES])
 
 
