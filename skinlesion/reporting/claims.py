@@ -153,7 +153,8 @@ def judge(runs: Sequence[Run], draws: int = DRAWS) -> list[Judged]:
     """Put every claim of claims.yaml to the test.
 
     Args:
-        runs: finished runs; what makes pairs of them is found by their configs.
+        runs: finished runs; what makes pairs of them is found by their configs. Of several of one
+            config and seed the first counts.
         draws: of seeds and lesions, for the intervals.
     """
     judged = []
@@ -197,7 +198,7 @@ def _pairs(contrast: Contrast, runs: Iterable[Run]) -> dict[str, Settings]:
             # Weights are another file for each backbone.
             weights = "" if node == "backbone" else run.provenance.weights
             key = (run.protocol, run.directory.identity_but(node), run.provenance.data, weights)
-            alike[key][contrast.values.index(value)] = run
+            alike[key].setdefault(contrast.values.index(value), run)
     pairs: dict[str, Settings] = defaultdict(lambda: defaultdict(dict))
     for both in alike.values():
         if len(both) == 2:

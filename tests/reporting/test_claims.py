@@ -94,3 +94,11 @@ def test_the_command_writes_a_page_that_names_what_is_not_run(folder, tmp_path, 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(SystemExit, match=r"there is no folder .*nowhere"):
         main(["claims", str(tmp_path / "nowhere")])
+
+
+def test_of_several_runs_of_one_config_the_first_counts(folder):
+    for key, right in (("a", 0.5), ("b", 0.9)):
+        for job in folder.sweep("augmentation", "seed=0").jobs:
+            folder.add(job, right, key=key)
+    (tested,) = judged(folder, "augmentation").tested
+    assert (tested.settings, tested.estimates[3].before) == (1, pytest.approx(0.5))
