@@ -6,14 +6,16 @@ NAMED = test -n "$(SWEEP)" || { echo "name a sweep, SWEEP=leakage; there are $(n
 RUN_NAMED = test -n "$(RUN)" || { echo "name a run directory or an exported file, RUN=runs/…/seed0"; exit 1; }
 
 .DEFAULT_GOAL := help
-# Offline, another Python that has the packages will do: make bench-gpu PY=python3 DATA=archive
+# Offline, another Python that has torch will do: make gpu PY=python3 BUNDLE=bundle
 PY ?= $(BIN)/python
 NEEDS = $(if $(filter $(BIN)/python,$(PY)),setup)
-DATA ?= data/ham10000
-WEIGHTS ?= weights
+MINUTES ?= 9
+DEVICE ?= gpu
+PYVERSION ?= 3.12
+GIVEN = $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS))
 BENCH ?= bench
 
-.PHONY: help setup demo test lint $(TABLES) tables sweep status report claims export app bench bench-gpu table4-gpu
+.PHONY: help setup demo test lint $(TABLES) tables sweep status report claims export app bench gpu gpu-bundle
 .PHONY: test-real size ledger keras-parity keras-weights data lock
 
 help:  ## This list
@@ -80,15 +82,12 @@ app: setup  ## Show a trained model in the browser, on this machine only: RUN=ru
 bench: setup  ## Measure how fast it is here, as ratios: one measurement ARGS="pipeline", or all
 	$(BIN)/python -m benchmarks --out $(BENCH) $(ARGS)
 
-bench-gpu: $(NEEDS)  ## The same on a GPU, offline, ten minutes a call: DATA=archive PY=python3
-	$(PY) -m benchmarks --out $(BENCH) --minutes 7.5 machine.device=gpu machine.data=$(DATA) $(ARGS)
+gpu: $(NEEDS)  ## Test, measure, train Table 4 on a GPU, MINUTES=9 a call: DATA=archive WEIGHTS=folder
+	@$(PY) -m benchmarks.gpu --minutes $(MINUTES) --device $(DEVICE) $(GIVEN) \
+	  $(if $(BUNDLE),--bundle $(BUNDLE)) $(ARGS)
 
-table4-gpu: TABLE4 = machine.device=gpu machine.data=$(DATA) weights=$(WEIGHTS) seed=0 \
-  trainer.max_epochs=60 callbacks.early_stopping.patience=60 $(ARGS)
-table4-gpu: $(NEEDS)  ## Train Table 4, 60 epochs a row, ten minutes a call: DATA=archive WEIGHTS=folder
-	@# Stopped as by Ctrl-C, each run keeps its last whole epoch; 124: the time was over.
-	@code=0; timeout --foreground --signal=INT 9m $(PY) train.py -cd sweeps -cn table4 -m $(TABLE4) \
-	  || code=$$?; $(PY) -m skinlesion status table4 $(TABLE4) && test $$code = 0 -o $$code = 124
+gpu-bundle: setup  ## Pack what an offline GPU machine lacks: BUNDLE=bundle PYVERSION=3.12 DATA= WEIGHTS=
+	@$(BIN)/python -m benchmarks.bundle $(or $(BUNDLE),bundle) --python $(PYVERSION) $(GIVEN)
 
 ledger: setup  ## Count every parameter against Keras' and explain each difference
 	$(BIN)/skinlesion ledger

@@ -30,13 +30,14 @@ def main(config: DictConfig) -> Any:
             raise SkinlesionError(f"'{config.sweep.title}' is a sweep of many runs: add -m.")
         directory = run(config)
         from skinlesion.evaluation.command import summarise
-        from skinlesion.reporting.figures import draw_run_figures, outdated
 
-        if outdated(directory):  # after DONE: no run is lost to a figure
-            try:
+        try:  # after DONE: no run is lost to a figure, nor to a machine without matplotlib
+            from skinlesion.reporting.figures import draw_run_figures, outdated
+
+            if outdated(directory):
                 draw_run_figures(directory)
-            except OSError as error:
-                print(f"figures are missing: {disk_problem(error) or error}", file=sys.stderr)
+        except (ImportError, OSError) as error:
+            print(f"figures are missing: {disk_problem(error) or error}", file=sys.stderr)
         summarise(directory)
 
 

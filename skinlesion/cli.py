@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Use and report what train.py trained.",
         epilog="skinlesion COMMAND --help says more. Training: python train.py --help",
     )
-    parser.add_argument("--version", action="version", version=version("skinlesion"))
+    parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     chosen = next((word for word in words if not word.startswith("-")), None)
     with report_errors(config_dir=str(CONF)):
@@ -78,6 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if further:
             options.words += further
         return options.run(options) or 0
+
+
+def _version() -> str:
+    try:
+        return version("skinlesion")
+    except PackageNotFoundError:  # run where it lies, as on a GPU without a network
+        return "not installed"
 
 
 @contextmanager
