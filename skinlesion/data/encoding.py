@@ -12,12 +12,14 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import pandas as pd
 
 from skinlesion.errors import SkinlesionError
+
+if TYPE_CHECKING:  # a model.onnx is used without it
+    import pandas as pd
 
 UNKNOWN = "unknown"
 """The value of a category that is missing; every category has it."""
@@ -39,16 +41,16 @@ class Number:
 
     size: ClassVar[int] = 1  # features of the encoding
 
-    def fit(self, column: pd.Series) -> "Number":
+    def fit(self, column: "pd.Series") -> "Number":
         """Learn from the training rows."""
         values = column.to_numpy(float)
         if np.isnan(values).all():
             return self
         return replace(self, mean=float(np.nanmean(values)), std=float(np.nanstd(values)) or 1.0)
 
-    def encode(self, column: pd.Series, missing: str) -> np.ndarray:
+    def encode(self, column: Any, missing: str) -> np.ndarray:
         """Return (N, 1); a missing number is the mean."""
-        return np.nan_to_num((column.to_numpy(float) - self.mean) / self.std)[:, None]
+        return np.nan_to_num((np.asarray(column, float) - self.mean) / self.std)[:, None]
 
     def read(self, name: str, value: Any) -> float:
         """Return a value as a person types it; NaN where it is missing or `unknown`."""
@@ -79,14 +81,14 @@ class Category:
         """Features of the encoding: one for what training has not seen, one for each value."""
         return 1 + len(self.values)
 
-    def fit(self, column: pd.Series) -> "Category":
+    def fit(self, column: "pd.Series") -> "Category":
         """Learn from the training rows."""
         return replace(self, seen=tuple(value for value in self.values if (column == value).any()))
 
-    def encode(self, column: pd.Series, missing: str) -> np.ndarray:
+    def encode(self, column: Any, missing: str) -> np.ndarray:
         """Return (N, 1 + values)."""
         known = {value: i for i, value in enumerate(self.values, 1) if value in self.seen}
-        code = column.map(known).fillna(0).to_numpy(int)
+        code = np.array([known.get(value, 0) for value in column], int)
         encoded = np.zeros((len(code), self.size), np.float32)
         encoded[np.arange(len(code)), code] = 1
         if missing == "zero":
@@ -118,7 +120,7 @@ class MetadataEncoder:
 
     @classmethod
     def fit(
-        cls, frame: pd.DataFrame, properties: Mapping[str, Known], missing: str = "category"
+        cls, frame: "pd.DataFrame", properties: Mapping[str, Known], missing: str = "category"
     ) -> "MetadataEncoder":
         """Learn from the training rows, which have a column for each property."""
         return cls({name: known.fit(frame[name]) for name, known in properties.items()}, missing)
@@ -128,19 +130,25 @@ class MetadataEncoder:
         """Features of each property; HAM10000: (1, 4, 16)."""
         return tuple(known.size for known in self.properties.values())
 
-    def encode(self, frame: pd.DataFrame) -> np.ndarray:
+    def encode(self, columns: Any, length: int | None = None) -> np.ndarray:
         """Return the encoded rows (N, sum of sizes) float32.
 
         Args:
-            frame: a column for each property; a missing number is NaN, a missing value `unknown`.
+            columns: property → N values, a missing number NaN, a missing value `unknown`.
+            length: N; None for that of a DataFrame.
         """
-        columns = [
-            known.encode(frame[name], self.missing) for name, known in self.properties.items()
+        length = len(columns) if length is None else length
+        parts = [
+            known.encode(columns[name], self.missing) for name, known in self.properties.items()
         ]
-        return np.concatenate([np.empty((len(frame), 0)), *columns], axis=1, dtype=np.float32)
+        return np.concatenate([np.empty((length, 0)), *parts], axis=1, dtype=np.float32)
 
-    def frame(self, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-        """Return values as a person types them as a table that `encode` takes.
+    def encode_typed(self, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """Return rows as a person types them encoded, (N, sum of sizes) float32; see `read`."""
+        return self.encode(self.read(rows), len(rows))
+
+    def read(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+        """Return values as a person types them as columns: property → N numbers or values.
 
         Args:
             rows: property → a number or text. What is None, NaN, empty or absent is missing.
@@ -156,11 +164,10 @@ class MetadataEncoder:
                     f"{name}: there is no such property, expected one of "
                     f"{', '.join(self.properties)}.{_nearest(name, self.properties)}"
                 )
-        read = {
+        return {
             name: [known.read(name, row.get(name)) for row in rows]
             for name, known in self.properties.items()
         }
-        return pd.DataFrame(read, index=range(len(rows)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, texts and lists, for a checkpoint."""
@@ -183,7 +190,7 @@ def is_missing(value: Any) -> bool:
     """Return whether a value, as a person types it, says nothing: None, NaN or blank."""
     if isinstance(value, str):
         return value.strip().lower() in ("", "nan")
-    return value is None or (bool(pd.api.types.is_scalar(value)) and bool(pd.isna(value)))
+    return value is None or str(value).lower() in ("nan", "<na>", "nat")  # NumPy's and pandas'
 
 
 def matching(text: str, names: Iterable[str]) -> str | None:

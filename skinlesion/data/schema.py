@@ -1,6 +1,5 @@
 """What a data set is made of, as `conf/data/<name>.yaml` declares it: tables, classes, metadata."""
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from unicodedata import normalize
@@ -10,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Strict, 
 
 from skinlesion.data.encoding import UNKNOWN, Category, Known, Number, matching
 from skinlesion.errors import listing, validated
+from skinlesion.files import distinct
 
 # Columns of the table, of the split and of the predictions, and what predict() calls the image.
 TAKEN = ("image_id", "lesion_id", "dx", "split", "label", "image")
@@ -21,15 +21,6 @@ def _as_name(value: Any) -> str:
     if not written or not str(value).strip():
         raise ValueError("expected a name (yes and no need quotes)")
     return normalize("NFC", str(value).strip())
-
-
-def distinct(names: list[str]) -> list[str]:
-    """Return names that differ, and not in capitals alone; a ValueError says which do not."""
-    counts = Counter(name.casefold() for name in names)
-    if twice := [name for name in dict.fromkeys(names) if counts[name.casefold()] > 1]:
-        expected = "expected names that differ, and not in capitals alone"
-        raise ValueError(f"{listing(twice)} more than once; {expected}")
-    return names
 
 
 def _not_taken(names: Any) -> Any:

@@ -1,16 +1,12 @@
 """The metadata table: one row per image, checked on reading, under names of our own."""
 
-import csv
 import hashlib
-import io
 import logging
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -18,16 +14,11 @@ from omegaconf import OmegaConf
 
 from skinlesion.data.archive import WAYS, ImageArchive, image_name
 from skinlesion.data.encoding import UNKNOWN, Number, matching
-from skinlesion.data.schema import Schema, distinct
+from skinlesion.data.schema import Schema
 from skinlesion.errors import SkinlesionError, listing
+from skinlesion.files import read_rows
 
 ENDINGS = (".csv", "", ".tab", ".tsv")
-SEPARATORS = ",;\t"
-EMPTY = {  # a cell that says nothing, as pandas reads it
-    *("", "NA", "N/A", "n/a", "<NA>", "#N/A", "#NA", "#N/A N/A", "NULL", "null", "None"),
-    *("NaN", "nan", "-NaN", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
-}
-PANDAS_INDEX = re.compile(r"|Unnamed: [\d.]+")
 FEWEST_LESIONS = 4  # of a class in a subset: enough for three parts
 DECLARED = Path(__file__).parents[2] / "conf" / "data"
 
@@ -207,33 +198,14 @@ def join_tables(
 
 
 def read_cells(path: Path) -> pd.DataFrame:
-    """Return a table's cells as text: the one reader of tables, whoever wrote them.
-
-    Cells are separated by comma, semicolon or tab. The text is UTF-8, UTF-16 or, with a warning,
-    Windows-1252. Spaces around cells and names do not count, nor does the index that pandas writes
-    as a column.
-
-    Returns:
-        Text, NaN where a cell is EMPTY; the index is each row's line in the file.
-
-    Raises:
-        SkinlesionError: if the file is no table, names of columns repeat, or a row would be lost or
-            shifted.
-    """
-    try:
-        text = _text(path)
-        first = next(iter(text.lstrip("\r\n").splitlines()), "")
-        widths = {mark: len(next(csv.reader([first], delimiter=mark), [])) for mark in SEPARATORS}
-        (_, names), *rows = _records(text, max(SEPARATORS, key=lambda mark: widths[mark]))
-        cells = pd.DataFrame(
-            [[np.nan if cell in EMPTY else cell for cell in row] for _, row in rows],
-            index=[line for line, _ in rows],
-            columns=names,
-            dtype=object,
-        )
-    except (OSError, ValueError, csv.Error) as error:  # Unicode's are ValueErrors
-        raise SkinlesionError(f"{path} cannot be read as a table: {error}") from None
-    return cells[[name for name in names if not PANDAS_INDEX.fullmatch(name)]]
+    """Return what `read_rows` does, NaN where a cell is empty; the index is each row's line."""
+    names, rows = read_rows(path)
+    return pd.DataFrame(
+        [[np.nan if cell is None else cell for cell in row] for row in rows.values()],
+        index=[*rows],
+        columns=names,
+        dtype=object,
+    )
 
 
 def named_elsewhere(names: Iterable[str], wanted: Iterable[str]) -> str:
@@ -247,49 +219,6 @@ def named_elsewhere(names: Iterable[str], wanted: Iterable[str]) -> str:
         if known := [name for name in unasked if name in (*schema.tables, *schema.wanted)]:
             return f" data={path.stem} reads {listing(known, 12)}."
     return ""
-
-
-def _text(path: Path) -> str:
-    data = path.read_bytes()
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        text = data.decode("utf-16")
-    else:
-        try:
-            text = data.decode()
-        except UnicodeDecodeError:
-            text = data.decode("cp1252")
-            log.warning("%s is no UTF-8 and is read as Windows-1252", path)
-    if "\0" in text:
-        raise ValueError("it holds NUL characters: expected text, such as a spreadsheet's CSV")
-    return normalize("NFC", text.lstrip("\ufeff"))
-
-
-def _records(text: str, separator: str) -> list[tuple[int, list[str]]]:
-    """Return the header and the rows, of as many cells each, with the line that each begins at."""
-    lines = [*io.StringIO(text, newline="")]
-    reader = csv.reader(lines, delimiter=separator, strict=True)
-    found: list[tuple[int, list[str]]] = []
-    line = 1
-    try:
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            width = len(found[0][1]) if found else len(cells)
-            if any(cells[width:]):
-                raise ValueError(f"{len(cells)} cells under a header of {width}")
-            # A note may have several lines, but not when the first and another could be rows.
-            first, *further = (each.count(separator) for each in lines[line - 1 : reader.line_num])
-            if further and not found:
-                raise ValueError("a column's name goes on below: a stray quote, or a line break")
-            if further and min(first, max(further)) >= width - 1:
-                raise ValueError(f"a stray quote makes one cell of it up to {reader.line_num}")
-            if len(cells) > 1 or any(cells):  # no blank line
-                found.append((line, (cells + [""] * width)[:width]))
-            line = reader.line_num + 1
-    except (csv.Error, ValueError) as error:
-        raise ValueError(f"line {line}: {error}") from None
-    if not found or not distinct([name for name in found[0][1] if name]):
-        raise ValueError("it is empty")
-    return found
 
 
 def known_lesions(written: pd.Series) -> pd.Series:

@@ -57,6 +57,10 @@ def scale(probabilities: Floats, temperature: float) -> Floats:
     """
     if not 0 < temperature < np.inf:
         raise SkinlesionError(f"temperature={temperature}; expected a finite number above 0")
-    from scipy.special import softmax
+    return softmax(np.log(np.maximum(probabilities, SMALLEST)) / temperature)
 
-    return softmax(np.log(np.maximum(probabilities, SMALLEST)) / temperature, axis=-1)
+
+def softmax(logits: Floats) -> Floats:
+    """Return exp(logits) of each row, divided by their sum, (..., C) to (..., C)."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)

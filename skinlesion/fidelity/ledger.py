@@ -11,7 +11,7 @@ from skinlesion.errors import SkinlesionError, validated
 from skinlesion.fidelity.cases import PINS, pins
 
 if TYPE_CHECKING:
-    from skinlesion.models import Backbone
+    from skinlesion.models.backbone import Backbone
 
 AGE_NORMALISATION = 3  # Keras' Normalization layer counts its mean, variance and count
 TABLE_9 = "mobilenet_v3_large"
@@ -65,8 +65,9 @@ def count(fields: dict[str, Any], attention: str | None = "paper") -> dict[str, 
     import torch
 
     from skinlesion.data.ham10000 import CLASSES, PROPERTIES
-    from skinlesion.models import Backbone, BackboneSpec
+    from skinlesion.models.backbone import Backbone
     from skinlesion.models.classifier import build_classifier
+    from skinlesion.models.spec import BackboneSpec
 
     pin = find_pin(fields["name"], fields["cut"])
     network: Any

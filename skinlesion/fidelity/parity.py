@@ -17,12 +17,13 @@ from skinlesion.fidelity.keras_weights import write_weights
 from skinlesion.fidelity.ledger import backbones
 
 if TYPE_CHECKING:
-    from skinlesion.models import Backbone, BackboneSpec
+    from skinlesion.models.backbone import Backbone
+    from skinlesion.models.spec import BackboneSpec
 
 
 def spec_of(backbone: str) -> "BackboneSpec":
     """Return a backbone's spec as conf/backbone has it."""
-    from skinlesion.models import BackboneSpec
+    from skinlesion.models.spec import BackboneSpec
 
     return validated(BackboneSpec, backbones()[backbone], "backbone")
 
@@ -33,7 +34,7 @@ def build(spec: "BackboneSpec", weights: Path) -> "Backbone":
     Raises:
         SkinlesionError: if the file does not fit, or leaves something out.
     """
-    from skinlesion.models import Backbone
+    from skinlesion.models.backbone import Backbone
     from skinlesion.models.weights import resolve_spec
 
     backbone = Backbone(resolve_spec(spec, str(weights))).eval()

@@ -81,7 +81,7 @@ def explain(
     fitted = to_square(read_image(image), model.size)
     (prediction,) = model.predict_batch(fitted[None], [metadata or {}])
     target = target or prediction.label
-    row = model.encoder.encode(model.encoder.frame([metadata or {}]))
+    row = model.encoder.encode_typed([metadata or {}])
     batch, encoded = model.as_batch(fitted[None]), torch.from_numpy(row).to(model.device)
     network = model.network
     with torch.no_grad():

@@ -16,7 +16,7 @@ from skinlesion.serving.export import FORMATS, USUAL, choose
 if TYPE_CHECKING:  # torch takes seconds to import, which --help need not wait for
     import numpy as np
 
-    from skinlesion.serving.model import LesionModel, Prediction
+    from skinlesion.serving.predictor import Prediction, Predictor
 
 Run = Callable[[argparse.Namespace], int | None]
 
@@ -127,7 +127,7 @@ def app(parser: argparse.ArgumentParser) -> Run:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    about = "a run directory, or an exported .safetensors"
+    about = "a run directory, or an exported .safetensors (predict: or .onnx)"
     parser.add_argument("model", type=Path, metavar="RUN_OR_FILE", help=about)
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, mps")
 
@@ -198,16 +198,16 @@ def _as_dict(answer: "Prediction | str") -> dict[str, Any]:
 
 
 def _predictions(
-    model: "LesionModel", images: Sequence[Path], rows: Sequence[Mapping[str, Any]]
+    model: "Predictor", images: Sequence[Path], rows: Sequence[Mapping[str, Any]]
 ) -> Iterator[tuple[Path, "Prediction | str"]]:
     """Yield each image with its prediction, or with why it cannot be read, in order."""
     import numpy as np
 
-    from skinlesion.data.pixels import read_image, to_square
+    from skinlesion.data.pixels import read_image
 
     def fitted(path: Path) -> "np.ndarray | str":
         try:
-            return to_square(read_image(path), model.size)
+            return model.fitted(read_image(path))
         except SkinlesionError as error:
             return str(error)
 
@@ -225,6 +225,7 @@ def _predictions(
 
 def _explain(options: argparse.Namespace) -> int:
     """Explain and draw; return 1 if an image could not be read."""
+    _needs_torch(options.model, "explain")
     model, images, rows = _open_all(options)
 
     from tqdm import tqdm
@@ -254,14 +255,17 @@ def _export(options: argparse.Namespace) -> None:
     if options.repeats < 0:
         raise SkinlesionError(f"--repeats {options.repeats}: expected 0 or more.")
 
+    runs = dict.fromkeys(map(Path, options.runs))
+    for path in runs:
+        _needs_torch(path, "export")
+
     from skinlesion.files import replacing
     from skinlesion.serving.export.bundle import export_run
     from skinlesion.serving.export.card import markdown
     from skinlesion.text import aligned
 
     exports = [
-        export_run(path, options.out, formats, options.data, options.repeats)
-        for path in dict.fromkeys(map(Path, options.runs))
+        export_run(path, options.out, formats, options.data, options.repeats) for path in runs
     ]
     records = [record for _, record in exports]
     rows = [_row(record, kind) for record in records for kind in record["files"]]
@@ -303,6 +307,7 @@ def _app(options: argparse.Namespace) -> None:
             "images travel readable. Without --host, only this machine can reach it.",
             file=sys.stderr,
         )
+    _needs_torch(options.model, "app")
     from skinlesion.serving.app import serve
     from skinlesion.serving.model import load_run
 
@@ -317,7 +322,7 @@ def _app(options: argparse.Namespace) -> None:
 
 def _open_all(
     options: argparse.Namespace,
-) -> tuple["LesionModel", list[Path], list[Mapping[str, Any]]]:
+) -> tuple[Any, list[Path], list[Mapping[str, Any]]]:
     """Return the model, the images, and what is known of each; a line of the table goes first.
 
     Raises:
@@ -326,11 +331,10 @@ def _open_all(
     """
     with quick_imports():
         from skinlesion.data.archive import image_name
-        from skinlesion.serving.model import load_run
 
     images = [image for path in options.images for image in _images_in(Path(path))]
     names = [image_name(path.name) for path in images]
-    model = load_run(options.model, options.device)
+    model = _load(options.model, options.device)
     common = dict(_pair(text) for text in options.set)
     common |= {name: value for name in SHORT if (value := getattr(options, name)) is not None}
     table = _read_csv(options.csv, [*model.encoder.properties]) if options.csv else {}
@@ -340,8 +344,29 @@ def _open_all(
             f"are {listing([path.name for path in images], 3)}."
         )
     rows: list[Mapping[str, Any]] = [common | table.get(name, {}) for name in names]
-    model.encoder.frame(rows)  # only to check them
+    model.encoder.read(rows)  # only to check them
     return model, images, rows
+
+
+def _load(path: Path, device: str) -> "Predictor":
+    """Return the model of a run or an exported file; torch is imported unless it is ONNX."""
+    with quick_imports():
+        if path.suffix != ".onnx":
+            from skinlesion.serving.model import load_run
+
+            return load_run(path, device)
+        from skinlesion.serving.onnx_model import load_onnx
+    if device != "cpu":
+        raise SkinlesionError(f"--device {device}: an .onnx file is run on the CPU here.")
+    return load_onnx(path)
+
+
+def _needs_torch(path: Path, command: str) -> None:
+    if path.suffix == ".onnx":
+        raise SkinlesionError(
+            f"{path}: {command} needs the network in PyTorch, which an .onnx file does not hold: "
+            "give the run directory or its model.safetensors."
+        )
 
 
 def _images_in(path: Path) -> list[Path]:
@@ -376,23 +401,21 @@ def _pair(text: str) -> tuple[str, str]:
 def _read_csv(path: Path, properties: Sequence[str]) -> dict[str, dict[str, str]]:
     """Return image → its metadata, blanks left out."""
     from skinlesion.data.archive import image_name
-    from skinlesion.data.table import read_cells
+    from skinlesion.files import read_rows
 
-    cells = read_cells(path)
-    columns = {str(name).casefold(): str(name) for name in cells}
+    found, rows = read_rows(path)
+    columns = {name.casefold(): i for i, name in enumerate(found)}
     key = next((columns[name] for name in NAME_COLUMNS if name in columns), None)
-    known = {columns[name.casefold()]: name for name in properties if name.casefold() in columns}
+    known = {name: columns[name.casefold()] for name in properties if name.casefold() in columns}
     if key is None or not known:
         raise SkinlesionError(
             f"{path}: expected a column {' or '.join(NAME_COLUMNS)} and some of "
-            f"{', '.join(properties) or 'none'}; found {listing([*cells], 12)}."
+            f"{', '.join(properties) or 'none'}; found {listing(found, 12)}."
         )
-    named = cells.dropna(subset=[key])
-    names = [image_name(name) for name in named[key]]
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
+    named = [(image_name(name), row) for row in rows.values() if (name := row[key]) is not None]
+    if twice := [name for name, count in Counter(n for n, _ in named).items() if count > 1]:
         raise SkinlesionError(f"{path}: images with two lines: {listing(twice)}.")
-    rows: Any = named[[*known]].rename(columns=known).to_dict("records")
     return {
-        name: {column: cell for column, cell in row.items() if isinstance(cell, str)}
-        for name, row in zip(names, rows, strict=True)
+        image: {name: cell for name, i in known.items() if (cell := row[i]) is not None}
+        for image, row in named
     }

@@ -6,8 +6,7 @@ The file is a `.safetensors` file, which holds tensors and text and cannot run c
 
 import json
 import pickle
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,46 +17,18 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from skinlesion.data.encoding import MetadataEncoder, is_missing
-from skinlesion.data.pixels import AnyImage, read_image, to_square
-from skinlesion.errors import SkinlesionError, listing, validated
-from skinlesion.evaluation.calibration import fit_temperature, scale
+from skinlesion.errors import SkinlesionError, listing
+from skinlesion.evaluation.calibration import fit_temperature
 from skinlesion.files import replacing
 from skinlesion.models.classifier import Classifier, build_classifier
 from skinlesion.runs.directory import RunDirectory
 from skinlesion.runs.predictions import read_predictions
-from skinlesion.serving.description import Description
+from skinlesion.serving.predictor import EXPECTED, HEADER, OTHER, Pixels, Prediction, Predictor
 
-Pixels = NDArray[np.uint8]
-
-HEADER = "skinlesion"  # the header's field
-EXPECTED = (
-    "Expected a run directory (runs/<backbone>/<key>/seed<k>) or a file of skinlesion export."
-)
-OTHER = f"it is damaged, of another kind or of another release ({{}}). {EXPECTED}"
+__all__ = ["HEADER", "LesionModel", "Prediction", "load_run", "run_directory"]
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says about one image.
-
-    Attributes:
-        probabilities: class → probability after temperature scaling.
-        raw: class → the network's own probability.
-        missing: properties of the metadata that were not given.
-    """
-
-    probabilities: Mapping[str, float]
-    raw: Mapping[str, float]
-    missing: tuple[str, ...]
-
-    @property
-    def label(self) -> str:
-        """The most probable class."""
-        return max(self.probabilities, key=lambda name: self.probabilities[name])
-
-
-class LesionModel:
+class LesionModel(Predictor):
     """A trained network with what feeds it and what its output means.
 
     Args:
@@ -66,10 +37,6 @@ class LesionModel:
 
     Attributes:
         network: in evaluation mode.
-        classes: names, in the order of the outputs.
-        encoder: of the metadata.
-        temperature: the logits are divided by it.
-        size: height and width of the network's input, in pixels.
 
     Raises:
         SkinlesionError: if the description is not within its limits, or a weight is not finite.
@@ -78,59 +45,14 @@ class LesionModel:
     def __init__(
         self, description: Mapping[str, Any], state: Mapping[str, Tensor], device: str = "cpu"
     ) -> None:
-        validated(Description, dict(description))
+        super().__init__(description)
         if broken := [name for name, value in state.items() if not value.isfinite().all()]:
             raise SkinlesionError(
                 f"weights that are not finite: {listing(broken, 3)}. Its training diverged."
             )
-        self.description = dict(description)
-        self.classes: tuple[str, ...] = tuple(description["classes"])
-        self.encoder = MetadataEncoder.from_dict(description["encoder"])
-        self.temperature: float = description["temperature"]
         self.device = torch.device(device)
         self.network = _network(description["network"], state)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.size = self.network.backbone.spec.input_size
-
-    @property
-    def properties(self) -> tuple[str, ...]:
-        """Names of the metadata that the network reads."""
-        return tuple(self.encoder.properties) if self.network.metadata is not None else ()
-
-    def predict(self, image: AnyImage, **metadata: Any) -> Prediction:
-        """Return the probabilities for one image.
-
-        Args:
-            image: see `read_image`.
-            metadata: such as `age=45, sex="male", localization="back"`; what is not given, or None,
-                counts as unknown.
-
-        Raises:
-            SkinlesionError: if the image cannot be read, or a property or its value is not known.
-        """
-        fitted = to_square(read_image(image), self.size)
-        return self.predict_batch(fitted[None], [metadata])[0]
-
-    def predict_batch(self, images: Pixels, rows: Sequence[Mapping[str, Any]]) -> list[Prediction]:
-        """Return a prediction for each image.
-
-        Args:
-            images: (B, S, S, 3) uint8, RGB, of the network's input size S.
-            rows: metadata of each image, by property.
-
-        Raises:
-            SkinlesionError: if a property or its value is not known, or an answer is not finite.
-        """
-        raw = self.probabilities(images, self.encoder.encode(self.encoder.frame(rows)))
-        calibrated = scale(raw, self.temperature)
-        return [
-            Prediction(
-                probabilities=dict(zip(self.classes, calibrated[i].tolist(), strict=True)),
-                raw=dict(zip(self.classes, raw[i].tolist(), strict=True)),
-                missing=tuple(name for name in self.properties if is_missing(row.get(name))),
-            )
-            for i, row in enumerate(rows)
-        ]
 
     @torch.inference_mode()
     def probabilities(self, images: Pixels, metadata: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -130,7 +130,7 @@ def test_other_properties_have_features_in_the_order_of_their_declaration() -> N
     assert encoder.sizes == (4, 1)
     # unseen, Left Arm, Right Arm, unknown, and the diameter: mean 4, standard deviation 2
     assert encoder.encode(GIVEN).tolist() == [[0, 1, 0, 0, -1], [0, 0, 0, 1, 1]]
-    assert encoder.frame([{"site": "left arm"}])["site"].tolist() == ["Left Arm"]
+    assert encoder.read([{"site": "left arm"}])["site"] == ["Left Arm"]
     # What checkpoints and exported files hold.
     assert encoder.to_dict() == {
         "properties": {
@@ -146,17 +146,17 @@ def test_other_properties_have_features_in_the_order_of_their_declaration() -> N
 
 def test_without_properties_there_are_rows_of_no_numbers() -> None:
     encoder = MetadataEncoder.fit(GIVEN, {})
-    assert encoder.encode(GIVEN).shape == encoder.encode(encoder.frame([{}, {}])).shape == (2, 0)
+    assert encoder.encode(GIVEN).shape == encoder.encode_typed([{}, {}]).shape == (2, 0)
     with pytest.raises(SkinlesionError, match="age: this model knows no metadata, so give none"):
-        encoder.frame([{"age": 4}])
+        encoder.read([{"age": 4}])
 
 
 @pytest.mark.parametrize("nothing", [None, "", "  ", np.nan, pd.NA, " Unknown"])
 def test_what_nobody_typed_is_missing(encoder: MetadataEncoder, nothing: object) -> None:
     row = {"age": nothing, "sex": nothing, "localization": nothing}
-    typed = encoder.frame([row, {}])
-    assert typed["age"].isna().all()
-    assert typed["sex"].tolist() == typed["localization"].tolist() == ["unknown"] * 2
+    typed = encoder.read([row, {}])
+    assert np.isnan(typed["age"]).all()
+    assert typed["sex"] == typed["localization"] == ["unknown"] * 2
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_what_a_person_types_is_understood(
     untrained: Any, name: str, typed: Any, meant: Any
 ) -> None:
     encoder = MetadataEncoder(untrained | {"grade": Category(("1.0", "2", "3", "unknown"))})
-    assert encoder.frame([{name: typed}])[name].tolist() == [meant]
+    assert encoder.read([{name: typed}])[name] == [meant]
 
 
 @pytest.mark.parametrize(
@@ -197,5 +197,5 @@ def test_what_cannot_be_is_named_with_what_was_expected(
     encoder: MetadataEncoder, typed: dict[str, object], message: str
 ) -> None:
     with pytest.raises(SkinlesionError) as caught:
-        encoder.frame([{}, typed])
+        encoder.read([{}, typed])
     assert message in str(caught.value)

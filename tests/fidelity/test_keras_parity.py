@@ -24,7 +24,7 @@ from skinlesion.fidelity.cases import END, TOLERANCE, Reference, cuts, numbers, 
 from skinlesion.fidelity.keras_side import convert
 from skinlesion.fidelity.keras_weights import BACKBONES, to_torch, write_weights
 from skinlesion.fidelity.parity import build, compare, output, spec_of
-from skinlesion.models import Backbone
+from skinlesion.models.backbone import Backbone
 
 GOLDENS = Path(__file__).parent / "fixtures/keras_parity.npz"
 REFERENCE = Reference.read(GOLDENS)

@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 
 from skinlesion.cli import CONF
 from skinlesion.errors import validated
-from skinlesion.models import Backbone, BackboneSpec
+from skinlesion.models.backbone import Backbone
+from skinlesion.models.spec import BackboneSpec
 
 TINY = {
     **{"name": "tiny", "timm_model": "test_efficientnet", "pretrained": "r160_in1k"},

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from skinlesion.errors import SkinlesionError
-from skinlesion.models import Classifier, MetadataMLP, SoftAttention
-from skinlesion.models.classifier import Dropout, build_classifier, initialise, max_pool
+from skinlesion.models.classifier import Classifier, Dropout, build_classifier, initialise, max_pool
+from skinlesion.models.metadata import MetadataMLP
+from skinlesion.models.soft_attention import SoftAttention
 
 HAM10000 = (1, 4, 16)
 METADATA = torch.randn(2, 21, generator=torch.Generator().manual_seed(0))

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from skinlesion.models import MetadataMLP
-from skinlesion.models.metadata import GessertMLP
+from skinlesion.models.metadata import GessertMLP, MetadataMLP
 
 HAM10000 = (1, 4, 16)
 

@@ -10,8 +10,7 @@ from omegaconf import OmegaConf
 
 from skinlesion.cli import CONF
 from skinlesion.errors import SkinlesionError, validated
-from skinlesion.models import BackboneSpec
-from skinlesion.models.spec import resolve_preprocess
+from skinlesion.models.spec import BackboneSpec, resolve_preprocess
 
 WEIGHTS, PAPER, RELEASED = (
     OmegaConf.to_container(OmegaConf.load(CONF / "preprocess" / f"{name}.yaml"))

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from skinlesion.models import SoftAttention
-from skinlesion.models.soft_attention import ReleasedSoftAttention
+from skinlesion.models.soft_attention import ReleasedSoftAttention, SoftAttention
 
 GOLDEN = np.load(Path(__file__).parent / "fixtures/soft_attention.npz")
 

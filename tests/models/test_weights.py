@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from skinlesion.errors import SkinlesionError, validated
-from skinlesion.models import Backbone, BackboneSpec
+from skinlesion.models.backbone import Backbone
 from skinlesion.models.classifier import build_classifier
+from skinlesion.models.spec import BackboneSpec
 from skinlesion.models.weights import find_weights, resolve_spec
 
 MODEL = "test_efficientnet"

@@ -33,7 +33,7 @@ def test_the_maps_are_those_that_the_network_multiplies_by(changed, photo):
 
 def test_grad_cam_is_the_features_weighted_by_their_mean_gradient(changed, photo):
     found = explain(changed, photo, {"sex": "male"}, target="mel")
-    row = changed.encoder.encode(changed.encoder.frame([{"sex": "male"}]))
+    row = changed.encoder.encode_typed([{"sex": "male"}])
     features: list[torch.Tensor] = []
     changed.network.backbone.register_forward_hook(lambda *hooked: features.append(hooked[2]))
     logits = changed.network(changed.as_batch(found.image[None]), torch.from_numpy(row))

@@ -52,7 +52,7 @@ def test_it_says_which_column_is_which_value(card, model):
     )
     assert {"female", "male"} <= set(columns)
     for value, column in columns.items():
-        encoded = model.encoder.encode(model.encoder.frame([{"sex": value}]))[0]
+        encoded = model.encoder.encode_typed([{"sex": value}])[0]
         assert encoded[int(column)] == 1
 
 

@@ -31,7 +31,7 @@ def some_images(model: LesionModel, number: int) -> tuple[np.ndarray, np.ndarray
     random = np.random.default_rng(1)
     image = random.integers(0, 256, (number, 3, model.size, model.size), dtype=np.uint8)
     rows = [{"age": 10 * i, "sex": "male", "localization": "back"} for i in range(number)]
-    return image, model.encoder.encode(model.encoder.frame(rows))
+    return image, model.encoder.encode_typed(rows)
 
 
 def test_the_folder_holds_every_file_and_nothing_half_written(exported):

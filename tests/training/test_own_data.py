@@ -105,7 +105,7 @@ def test_three_classes_of_pngs_with_other_metadata_are_trained(mine):
     network = build_classifier(**saved["network"])
     assert network.metadata.layers[0].in_features == 6
     encoder = MetadataEncoder.from_dict(saved["encoder"])
-    encoded = encoder.encode(encoder.frame([{"size": "3", "skin": "ii"}]))
+    encoded = encoder.encode_typed([{"size": "3", "skin": "ii"}])
     assert encoded[0, 1:].tolist() == [0, 0, 1, 0, 0]
 
 

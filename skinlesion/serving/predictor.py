@@ -1,0 +1,116 @@
+"""What any trained model does, whatever computes its network: read, encode, predict, calibrate.
+
+Neither torch nor pandas is needed for it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skinlesion.data.encoding import MetadataEncoder, is_missing
+from skinlesion.data.pixels import AnyImage, read_image, to_square
+from skinlesion.errors import validated
+from skinlesion.evaluation.calibration import scale
+from skinlesion.serving.description import Description
+
+Pixels = NDArray[np.uint8]
+
+HEADER = "skinlesion"  # where a file keeps its Description
+EXPECTED = (
+    "Expected a run directory (runs/<backbone>/<key>/seed<k>) or a file of skinlesion export."
+)
+OTHER = f"it is damaged, of another kind or of another release ({{}}). {EXPECTED}"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says about one image.
+
+    Attributes:
+        probabilities: class → probability after temperature scaling.
+        raw: class → the network's own probability.
+        missing: properties of the metadata that were not given.
+    """
+
+    probabilities: Mapping[str, float]
+    raw: Mapping[str, float]
+    missing: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return max(self.probabilities, key=lambda name: self.probabilities[name])
+
+
+class Predictor(ABC):
+    """A trained network with what feeds it and what its output means.
+
+    Args:
+        description: plain values, see `Description`.
+
+    Attributes:
+        classes: names, in the order of the outputs.
+        encoder: of the metadata.
+        temperature: the logits are divided by it.
+        size: height and width of the network's input, in pixels.
+
+    Raises:
+        SkinlesionError: if the description is not within its limits.
+    """
+
+    def __init__(self, description: Mapping[str, Any]) -> None:
+        checked = validated(Description, dict(description))
+        self.description = dict(description)
+        self.classes: tuple[str, ...] = tuple(description["classes"])
+        self.encoder = MetadataEncoder.from_dict(description["encoder"])
+        self.temperature: float = description["temperature"]
+        self.size = checked.network.backbone.input_size
+        reads = checked.network.metadata.name != "none"
+        self.properties = tuple(self.encoder.properties) if reads else ()  # what the network reads
+
+    @abstractmethod
+    def probabilities(self, images: Pixels, metadata: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return raw probabilities (B, C) for images (B, S, S, 3) and encoded metadata (B, M)."""
+
+    def fitted(self, image: Pixels) -> Pixels:
+        """Return an image (H, W, 3) as the network takes it, (S, S, 3)."""
+        return to_square(image, self.size)
+
+    def predict(self, image: AnyImage, **metadata: Any) -> Prediction:
+        """Return the probabilities for one image.
+
+        Args:
+            image: see `read_image`.
+            metadata: such as `age=45, sex="male", localization="back"`; what is not given, or None,
+                counts as unknown.
+
+        Raises:
+            SkinlesionError: if the image cannot be read, or a property or its value is not known.
+        """
+        fitted = self.fitted(read_image(image))
+        return self.predict_batch(fitted[None], [metadata])[0]
+
+    def predict_batch(self, images: Pixels, rows: Sequence[Mapping[str, Any]]) -> list[Prediction]:
+        """Return a prediction for each image.
+
+        Args:
+            images: (B, S, S, 3) uint8, RGB, of the network's input size S.
+            rows: metadata of each image, by property.
+
+        Raises:
+            SkinlesionError: if a property or its value is not known, or an answer is not finite.
+        """
+        raw = self.probabilities(images, self.encoder.encode_typed(rows))
+        calibrated = scale(raw, self.temperature)
+        return [
+            Prediction(
+                probabilities=dict(zip(self.classes, calibrated[i].tolist(), strict=True)),
+                raw=dict(zip(self.classes, raw[i].tolist(), strict=True)),
+                missing=tuple(name for name in self.properties if is_missing(row.get(name))),
+            )
+            for i, row in enumerate(rows)
+        ]
