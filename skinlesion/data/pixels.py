@@ -63,34 +63,6 @@ def to_square(image: np.ndarray, size: int) -> np.ndarray:
     return resized[0].permute(1, 2, 0).round().to(torch.uint8).numpy()
 
 
-def to_square_without_torch(image: np.ndarray, size: int) -> np.ndarray:
-    """Return what `to_square` does, a few values in 100,000 off by one, in four times its time.
-
-    It is for a model.onnx, which is used where there is no torch.
-    """
-    height, width = image.shape[:2]
-    side = min(height, width)
-    first, second, share = _between(side, size)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = image[top : top + side, left : left + side]
-    across, down = share[:, None], share[:, None, None]
-
-    def row(place: np.ndarray) -> np.ndarray:  # only those that are looked at: (size, size, 3)
-        found = square[place]
-        return found[:, first] * (1 - across) + found[:, second] * across
-
-    return np.rint(row(first) * (1 - down) + row(second) * down).astype(np.uint8)
-
-
-def _between(side: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for `size` places between which two of `side` each lies, and the second's share."""
-    scale = np.float32(side) / np.float32(size)
-    place = scale * (np.arange(size, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)
-    first = np.maximum(place, 0).astype(int)  # centres lie at halves: corners are not aligned
-    share = (np.maximum(place, 0) - first).astype(np.float32)
-    return first, np.minimum(first + 1, side - 1), share
-
-
 def read_image(source: AnyImage) -> np.ndarray:
     """Return whatever a person hands over as (H, W, 3) uint8, RGB, upright.
 

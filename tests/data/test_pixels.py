@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from skinlesion.data import pixels
-from skinlesion.data.pixels import decode, read_image, to_square, to_square_without_torch
+from skinlesion.data.pixels import decode, read_image, to_square
 from skinlesion.errors import SkinlesionError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
@@ -213,13 +213,3 @@ def test_resizing_is_bilinear_between_pixel_centres_without_antialias() -> None:
     assert to_square(image, 5)[0, :, 0].tolist() == [40, 40, 60, 80, 80]
     # Column x of 4 lies at 1.5, 5.5, ...: an antialias would mix the squares at 5.5.
     assert to_square(image, 4)[0, :, 0].tolist() == [40, 40, 80, 80]
-
-
-def test_without_torch_few_values_differ_and_by_one_at_most() -> None:
-    random = np.random.default_rng(0)
-    for height, width, size in ((150, 200, 96), (450, 600, 224), (61, 40, 224), (7, 7, 7)):
-        image = random.integers(0, 256, (height, width, 3), np.uint8)
-        expected, found = to_square(image, size), to_square_without_torch(image, size)
-        apart = np.abs(expected.astype(int) - found)
-        assert apart.max() <= 1
-        assert apart.mean() < 1e-4

@@ -9,11 +9,11 @@ import onnx
 import pytest
 
 from skinlesion.cli import main
-from skinlesion.data.pixels import read_image
+from skinlesion.data.pixels import read_image, to_square
 from skinlesion.errors import SkinlesionError
 from skinlesion.serving.export.onnx import onnx_runtime
 from skinlesion.serving.model import load_run
-from skinlesion.serving.onnx_model import load_onnx
+from skinlesion.serving.onnx_model import load_onnx, to_square_without_torch
 from skinlesion.serving.predictor import HEADER
 
 SLOW = {"torch", "pandas", "timm", "pytorch_lightning", "scipy", "omegaconf", "onnx", "matplotlib"}
@@ -130,3 +130,13 @@ def test_an_onnx_file_runs_on_the_cpu_and_is_no_model_of_torch(exported, photo):
         main(["predict", str(exported / "model.onnx"), str(photo), "--device", "cuda"])
     with pytest.raises(SkinlesionError, match="none that holds a whole model"):
         load_run(exported / "model.onnx")
+
+
+def test_without_torch_few_values_differ_and_by_one_at_most():
+    random = np.random.default_rng(0)
+    for height, width, size in ((150, 200, 96), (450, 600, 224), (61, 40, 224), (7, 7, 7)):
+        image = random.integers(0, 256, (height, width, 3), np.uint8)
+        expected, found = to_square(image, size), to_square_without_torch(image, size)
+        apart = np.abs(expected.astype(int) - found)
+        assert apart.max() <= 1
+        assert apart.mean() < 1e-4
