@@ -59,13 +59,22 @@ class Audit(BaseModel):
 
 
 class Contrast(BaseModel):
-    """Two `values` of the config's entry `switch`, and where each address is said to go."""
+    """Two `values` of the config's entry `switch`, and where each address is said to go.
+
+    A name, and what a choice may lack (null), stand for the whole node that the choice is.
+    """
 
     model_config = ConfigDict(extra="forbid")
     switch: str
     values: tuple[Any, Any]
     measures: dict[str, Literal["less", "more"]]
     sweep: str
+
+    @property
+    def differs(self) -> str:
+        """Where in the config the two differ: the node, or the value alone."""
+        node, _, name = self.switch.partition(".")
+        return node if name == "name" or None in self.values else self.switch
 
     @property
     def texts(self) -> list[str]:
@@ -149,24 +158,23 @@ class Judged:
         return NOT_RUN if not found else found.pop() if len(found) == 1 else OPEN
 
 
-def judge(runs: Sequence[Run], draws: int = DRAWS) -> list[Judged]:
+def judge(runs: Sequence[Run]) -> list[Judged]:
     """Put every claim of claims.yaml to the test.
 
     Args:
         runs: finished runs; what makes pairs of them is found by their configs. Of several of one
             config and seed the first counts.
-        draws: of seeds and lesions, for the intervals.
     """
     judged = []
     for name, node in yaml.safe_load(CLAIMS.read_text(encoding="utf-8")).items():
         claim = Claim.model_validate(node)
-        tested = [_tested(contrast, runs, draws) for contrast in claim.contrasts]
+        tested = [_tested(contrast, runs) for contrast in claim.contrasts]
         left = [c for c, found in zip(claim.contrasts, tested, strict=True) if not found]
         judged.append(Judged(name, claim, [t for found in tested for t in found], left))
     return judged
 
 
-def _tested(contrast: Contrast, runs: Iterable[Run], draws: int) -> list[Tested]:
+def _tested(contrast: Contrast, runs: Iterable[Run]) -> list[Tested]:
     """Return a contrast measured under each protocol that has a pair of runs.
 
     Of settings with different seeds those count that have the most, so that each seed's mean is
@@ -180,7 +188,7 @@ def _tested(contrast: Contrast, runs: Iterable[Run], draws: int) -> list[Tested]
         seeds = max(by_seeds, key=lambda seeds: (len(seeds), len(by_seeds[seeds])))
         chosen = by_seeds[seeds]
         names = {pair[0].config.backbone for pairs in chosen for pair in pairs.values()}
-        estimates = _estimates(contrast, [[p[seed] for p in chosen] for seed in seeds], draws)
+        estimates = _estimates(contrast, [[p[seed] for p in chosen] for seed in seeds])
         found = (sorted(names), len(chosen), sorted(seeds), estimates)
         tested.append(Tested(contrast, protocol, *found))
     return tested
@@ -188,7 +196,7 @@ def _tested(contrast: Contrast, runs: Iterable[Run], draws: int) -> list[Tested]
 
 def _pairs(contrast: Contrast, runs: Iterable[Run]) -> dict[str, Settings]:
     """Return the pairs by protocol, setting and seed."""
-    node = contrast.switch.partition(".")[0]
+    differs = contrast.differs
     alike: dict[tuple[str, ...], dict[int, Run]] = defaultdict(dict)
     for run in runs:
         value: Any = run.values
@@ -196,8 +204,8 @@ def _pairs(contrast: Contrast, runs: Iterable[Run]) -> dict[str, Settings]:
             value = (value or {}).get(name)
         if value in contrast.values:
             # Weights are another file for each backbone.
-            weights = "" if node == "backbone" else run.provenance.weights
-            key = (run.protocol, run.directory.identity_but(node), run.provenance.data, weights)
+            weights = "" if differs == "backbone" else run.provenance.weights
+            key = (run.protocol, run.directory.identity_but(differs), run.provenance.data, weights)
             alike[key].setdefault(contrast.values.index(value), run)
     pairs: dict[str, Settings] = defaultdict(lambda: defaultdict(dict))
     for both in alike.values():
@@ -208,17 +216,17 @@ def _pairs(contrast: Contrast, runs: Iterable[Run]) -> dict[str, Settings]:
     return pairs
 
 
-def _estimates(contrast: Contrast, seeds: list[list[Pair]], draws: int) -> list[Estimate]:
+def _estimates(contrast: Contrast, seeds: list[list[Pair]]) -> list[Estimate]:
     """Measure the pairs of each seed."""
     runs = [run for pairs in seeds for pair in pairs for run in pair]
     shape = len(seeds), len(seeds[0]), 2
     values = {a: np.array([run.part.value(a) for run in runs]) for a in contrast.measures}
-    samples = drawn([run.part.predictions for run in runs], draws)
+    samples = drawn([run.part.predictions for run in runs], DRAWS)
     on_draws = [[sample.value(a) for a in contrast.measures] for sample in samples]
     estimates = []
     for i, (address, said) in enumerate(contrast.measures.items()):
         before, after = values[address].reshape(shape).mean(axis=(0, 1))
-        each = np.array([of_run[i] for of_run in on_draws]).reshape(*shape, draws).mean(axis=1)
+        each = np.array([of_run[i] for of_run in on_draws]).reshape(*shape, DRAWS).mean(axis=1)
         ends = interval(over_seeds(each[:, 1] - each[:, 0]))
         estimates.append(Estimate(address, float(before), float(after), ends, said, len(seeds)))
     return estimates

@@ -193,13 +193,15 @@ class RunDirectory:
         """
         return self._read[1]
 
-    def identity_but(self, node: str) -> str:
-        """Return the identity of the config without a node: alike for runs that differ there alone.
+    def identity_but(self, address: str) -> str:
+        """Return the identity without a node (`loss`) or a value (`optimizer.eps`) of the config.
 
         Raises:
             SkinlesionError: if the config cannot be read.
         """
-        return _digest(_what_it_is(self.values | {node: None}) | {"weights": None})
+        node, _, name = address.partition(".")
+        rest = (self.values.get(node) or {}) | {name: None} if name else None
+        return _digest(_what_it_is(self.values | {node: rest}) | {"weights": None})
 
     def clear(self) -> None:
         """Remove everything but the lock."""

@@ -78,7 +78,11 @@ def to_square_without_torch(image: np.ndarray, size: int) -> np.ndarray:
     """
     height, width = image.shape[:2]
     side = min(height, width)
-    first, second, share = _between(side, size)
+    scale = np.float32(side) / np.float32(size)
+    place = scale * (np.arange(size, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)
+    place = np.maximum(place, 0)  # pixels' centres lie at halves
+    first = place.astype(int)
+    second, share = np.minimum(first + 1, side - 1), (place - first).astype(np.float32)
     top, left = (height - side) // 2, (width - side) // 2
     square = image[top : top + side, left : left + side]
     across, down = share[:, None], share[:, None, None]
@@ -88,12 +92,3 @@ def to_square_without_torch(image: np.ndarray, size: int) -> np.ndarray:
         return found[:, first] * (1 - across) + found[:, second] * across
 
     return np.rint(row(first) * (1 - down) + row(second) * down).astype(np.uint8)
-
-
-def _between(side: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for `size` places between which two of `side` each lies, and the second's share."""
-    scale = np.float32(side) / np.float32(size)
-    place = scale * (np.arange(size, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)
-    first = np.maximum(place, 0).astype(int)  # centres lie at halves: corners are not aligned
-    share = (np.maximum(place, 0) - first).astype(np.float32)
-    return first, np.minimum(first + 1, side - 1), share

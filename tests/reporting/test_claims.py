@@ -11,9 +11,9 @@ from skinlesion.reporting.results import Results
 ABLATION = "attention=none,paper", "metadata=none,paper", "loss=weighted"
 
 
-def judged(folder, name="soft_attention", **options):
+def judged(folder, name="soft_attention"):
     runs = [*Results(folder.path).every_run()]
-    return next(claim for claim in judge(runs, **options) if claim.name == name)
+    return next(claim for claim in judge(runs) if claim.name == name)
 
 
 def test_every_contrast_is_trained_by_the_sweep_that_it_names(folder):
@@ -102,3 +102,13 @@ def test_of_several_runs_of_one_config_the_first_counts(folder):
             folder.add(job, right, key=key)
     (tested,) = judged(folder, "augmentation").tested
     assert (tested.settings, tested.estimates[3].before) == (1, pytest.approx(0.5))
+
+
+def test_where_a_value_is_tested_all_else_of_its_node_is_the_same(folder):
+    words = "preprocess=released", "scheduler=none", "seed=0"
+    for eps, optimizer in (("0.1", "keras_adam"), ("1e-7", "adam")):
+        sweep = folder.sweep("resnet50", *words, f"optimizer={optimizer}", f"optimizer.eps={eps}")
+        folder.add(sweep.jobs[0])
+    assert not judged(folder, "resnet50").tested
+    folder.add(folder.sweep("resnet50", *words, "optimizer=adam", "optimizer.eps=0.1").jobs[0])
+    assert judged(folder, "resnet50").tested[0].contrast.switch == "optimizer.eps"
