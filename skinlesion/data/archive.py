@@ -10,10 +10,14 @@ from typing import NamedTuple
 from unicodedata import normalize
 from zipfile import ZIP_DEFLATED, ZIP_STORED
 
-from skinlesion.data.pixels import MOST_BYTES, SUFFIXES, check_size, read_file
+import numpy as np
+
+from skinlesion.data.pixels import MOST_BYTES, SUFFIXES, check_size, decode, read_file
+from skinlesion.data.region import Region, keep_region
 from skinlesion.errors import SkinlesionError
 
 ZIPS = "HAM10000_images_part_*.zip"
+MASKS, OF_MASK = "HAM10000_segmentations_lesion_tschandl.zip", "{}_segmentation"
 # A RuntimeError is a zip's encryption, or a compression that Python does not know.
 UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
@@ -37,7 +41,12 @@ class _Entry(NamedTuple):
 class ImageArchive:
     """JPEGs, PNGs and WebPs by image id, in zips or folders.
 
-    Looks for images in `root`, in its folders, and in its `HAM10000_images_part_*.zip`.
+    Looks for images in `root`, in its folders, and in its `HAM10000_images_part_*.zip`; for the
+    lesions' masks (`<image id>_segmentation.png`) there and in HAM10000's zip of them.
+
+    Args:
+        root: the folder.
+        region: what of each image is shown, by its lesion's mask; None for all of it.
 
     Attributes:
         ambiguous: image id → its files, where there are two that differ, as a mask and its image;
@@ -47,14 +56,14 @@ class ImageArchive:
         SkinlesionError: if there is no such folder, or a zip in it is damaged.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, region: Region | None = None) -> None:
         if not root.is_dir():
             raise SkinlesionError(f"machine.data={root}: no such folder.\n{WAYS}")
-        self.root = root
+        self.root, self.region = root, region
         self._zips: dict[Path, zipfile.ZipFile] = {}
         self._entries: dict[str, list[_Entry]] = {}
         self.ambiguous: dict[str, str] = {}
-        for path in sorted(root.glob(ZIPS)):
+        for path in (*sorted(root.glob(ZIPS)), *(root.glob(MASKS) if region else ())):
             self._open_zip(path)
         for folder in (*sorted(path for path in root.iterdir() if path.is_dir()), root):
             with os.scandir(folder) as files:
@@ -105,6 +114,20 @@ class ImageArchive:
                 raise SkinlesionError(f"{other} and {entry} differ")
         return data
 
+    def pixels(self, image_id: str) -> tuple[np.ndarray, int]:
+        """Return an image decoded, what is shown of it, (H, W, 3) uint8, and its files' CRC-32.
+
+        Raises:
+            SkinlesionError: saying why it cannot be had; of which image, the caller knows.
+        """
+        data = self.read(image_id)
+        image, checksum = decode(data), zlib.crc32(data)
+        if self.region is None:
+            return image, checksum
+        data = self.read(OF_MASK.format(image_id))
+        mask = decode(data)[..., 0] > 127
+        return keep_region(image, mask, self.region), zlib.crc32(data, checksum)
+
     def _read(self, entry: _Entry) -> bytes:
         if (archive := self._zips.get(entry.container)) is None:
             return read_file(entry.container / entry.name)
@@ -120,8 +143,13 @@ class ImageArchive:
             raise SkinlesionError(f"cannot be read: {error}") from None
 
     def fingerprint(self, image_ids: Iterable[str]) -> str:
-        """Return a digest that changes when one of these files does, without reading them."""
-        digest = hashlib.sha256()
+        """Return a digest that changes when one of these files does, without reading them.
+
+        Where a part of the images is shown, it is the digest of that part and of the masks too.
+        """
+        digest = hashlib.sha256((self.region or "").encode())
+        if self.region:
+            image_ids = [name for one in image_ids for name in (one, OF_MASK.format(one))]
         for image_id in image_ids:
             entry = self._entries[image_id][-1]
             digest.update(f"{image_id} {entry.size} {entry.stamp}\n".encode())

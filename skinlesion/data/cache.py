@@ -9,7 +9,6 @@ import json
 import math
 import os
 import shutil
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +19,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from skinlesion.data.archive import ImageArchive
-from skinlesion.data.pixels import decode, to_square
+from skinlesion.data.pixels import to_square
 from skinlesion.errors import SkinlesionError, listing
 
 T = TypeVar("T")
@@ -118,11 +117,11 @@ def _decode_all(
 
     def one(row: int) -> int | str:
         try:
-            data = archive.read(image_ids[row])
-            images[row] = to_square(decode(data), size)
+            image, checksum = archive.pixels(image_ids[row])
+            images[row] = to_square(image, size)
         except SkinlesionError as error:
             return f"{image_ids[row]} ({error})"
-        return zlib.crc32(data)
+        return checksum
 
     found = in_threads(one, range(len(image_ids)), f"decoding at {size} px", "img")
     if broken := [result for result in found if isinstance(result, str)]:

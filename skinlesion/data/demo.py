@@ -20,11 +20,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from skinlesion.data.archive import MASKS, OF_MASK
 from skinlesion.data.cache import in_threads
 from skinlesion.data.drawing import draw_lesion, photograph
 from skinlesion.errors import SkinlesionError
 
-VERSION = 2  # raise it whenever a change of demo.* or drawing.py changes the pictures or the table
+VERSION = 3  # raise it whenever a change of demo.* or drawing.py changes the pictures or the table
 MARKER = "demo.json"
 MIN_IMAGES = 80  # four lesions of each class, so that every class can be in every part of a split
 MIN_SIDE = 32
@@ -63,16 +64,21 @@ def plan(images: int, seed: int) -> list[Lesion]:
     return lesions
 
 
-def draw_images(lesion: Lesion, size: tuple[int, int], seed: int) -> list[bytes]:
-    """Return the lesion's photographs as JPEG files; the same for the same seed and lesion."""
+def draw_images(lesion: Lesion, size: tuple[int, int], seed: int) -> list[tuple[bytes, bytes]]:
+    """Return the lesion's photographs as JPEG, each with its mask as PNG.
+
+    They are the same for the same seed and lesion.
+    """
     rng = np.random.default_rng([seed, lesion.number])
     camera = CAMERAS[metadata_of(lesion, seed)["dataset"]]
-    sheet = draw_lesion(KINDS[lesion.dx]["signs"], size, rng)
+    sheet, mask = draw_lesion(KINDS[lesion.dx]["signs"], size, rng)
     files = []
     for _ in lesion.images:
-        file = io.BytesIO()
-        photograph(sheet, size, camera, rng).save(file, "JPEG", quality=90)
-        files.append(file.getvalue())
+        image, masked = photograph(sheet, mask, size, camera, rng)
+        jpeg, png = io.BytesIO(), io.BytesIO()
+        image.save(jpeg, "JPEG", quality=90)
+        masked.save(png, "PNG")
+        files.append((jpeg.getvalue(), png.getvalue()))
     return files
 
 
@@ -137,7 +143,7 @@ def write_demo(
     lesions, ids = plan(images, seed), [f"ISIC_{FIRST_ID + number:07d}" for number in range(images)]
     # numpy and Pillow let go of the GIL.
     each = in_threads(lambda one: draw_images(one, size, seed), lesions, "", "lesion", progress)
-    drawn: dict[int, bytes] = {}
+    drawn: dict[int, tuple[bytes, bytes]] = {}
     for lesion, files in zip(lesions, each, strict=True):
         drawn |= zip(lesion.images, files, strict=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as temporary:
@@ -150,11 +156,17 @@ def write_demo(
         ]
         path = folder / "HAM10000_metadata.csv"
         pd.DataFrame(table).to_csv(path, index=False, lineterminator="\n")
-        for part, numbers in (1, range(images // 2)), (2, range(images // 2, images)):
-            with zipfile.ZipFile(folder / f"HAM10000_images_part_{part}.zip", "w") as file:
+        half, last = range(images // 2), range(images // 2, images)
+        for name, kind, numbers in (
+            ("HAM10000_images_part_1.zip", 0, half),
+            ("HAM10000_images_part_2.zip", 0, last),
+            (MASKS, 1, range(images)),
+        ):
+            with zipfile.ZipFile(folder / name, "w") as file:
                 for number in numbers:
                     # A ZipInfo made by hand is dated 1980, so that the archive's bytes repeat.
-                    file.writestr(zipfile.ZipInfo(f"{ids[number]}.jpg"), drawn[number])
+                    written = (f"{ids[number]}.jpg", f"{OF_MASK.format(ids[number])}.png")[kind]
+                    file.writestr(zipfile.ZipInfo(written), drawn[number][kind])
         (folder / MARKER).write_text(marker + "\n")
         if root.exists():
             root.rmdir()

@@ -114,8 +114,8 @@ class Sheet:
 
 def draw_lesion(
     signs: Mapping[str, tuple[float, float]], size: tuple[int, int], rng: np.random.Generator
-) -> Image.Image:
-    """Return a square sheet of skin with one lesion, for photographs of a size (width, height).
+) -> tuple[Image.Image, Image.Image]:
+    """Return a square sheet of skin with one lesion, for photographs of a size, and its mask.
 
     Args:
         signs: how much of each sign, from lowest to highest; what is absent is 0.
@@ -169,18 +169,24 @@ def draw_lesion(
         s.blood += uniform(0.3, 1.0) * lacunae
         clotted = uniform(0, 1) ** 3 * lacunae * smooth(0.6 + 0.6 * s.noise(radius))
         s.deep += uniform(0.8, 2.6) * clotted
-    return _image(s.light())
+    return _image(s.light()), Image.fromarray(body > 0.5)
 
 
 def photograph(
-    sheet: Image.Image, size: tuple[int, int], camera: Mapping[str, Any], rng: np.random.Generator
-) -> Image.Image:
-    """Return one photograph of `sheet`: its own framing, focus, light and field of view."""
+    sheet: Image.Image,
+    mask: Image.Image,
+    size: tuple[int, int],
+    camera: Mapping[str, Any],
+    rng: np.random.Generator,
+) -> tuple[Image.Image, Image.Image]:
+    """Return one photograph of `sheet`, its own framing, focus, light and view, and its mask."""
     width, height = size
     zoom, middle = rng.uniform(*ZOOM), rng.uniform(-SHIFT, SHIFT, 2) * height + sheet.width / 2
     reach = np.array(size) / 2 / zoom
-    rotated = sheet.rotate(rng.normal(0, 23), Image.Resampling.BICUBIC, center=tuple(middle))
-    framed = rotated.resize(size, Image.Resampling.BICUBIC, (*(middle - reach), *(middle + reach)))
+    angle, box = rng.normal(0, 23), (*(middle - reach), *(middle + reach))
+    rotated = sheet.rotate(angle, Image.Resampling.BICUBIC, center=tuple(middle))
+    framed = rotated.resize(size, Image.Resampling.BICUBIC, box)
+    masked = mask.rotate(angle, center=tuple(middle)).resize(size, Image.Resampling.NEAREST, box)
     blurred = framed.filter(ImageFilter.GaussianBlur(rng.uniform(0.1, 0.9) * height / 225))
     y, x = (np.mgrid[:height, :width] - np.array([height, width])[:, None, None] / 2) / height
     slopes, radius = rng.normal(0, 0.06, 2), np.hypot(x, y)
@@ -191,7 +197,7 @@ def photograph(
     tint = (camera["tint"] * rng.normal(1, 0.02, 3)).astype(np.float32)
     light = np.asarray(blurred, np.float32) / 255 * tint * shade[..., None].astype(np.float32)
     grain = rng.standard_normal(light.shape, dtype=np.float32)
-    return _image(light + rng.uniform(0.004, 0.015) * grain)
+    return _image(light + rng.uniform(0.004, 0.015) * grain), masked
 
 
 def smooth(field: Field) -> Field:

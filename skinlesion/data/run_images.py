@@ -8,7 +8,6 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from skinlesion.data.archive import ImageArchive
-from skinlesion.data.pixels import decode
 from skinlesion.data.schema import Schema
 from skinlesion.data.table import read_table
 from skinlesion.errors import SkinlesionError
@@ -26,9 +25,9 @@ class RunImages(NamedTuple):
     properties: tuple[str, ...]
 
     def pixels(self, image_id: str) -> np.ndarray:
-        """Return an image decoded, (H, W, 3) uint8, RGB, or say why it cannot be read."""
+        """Return an image as the run saw it, (H, W, 3) uint8, RGB, or say why it cannot be read."""
         try:
-            return decode(self.archive.read(image_id))
+            return self.archive.pixels(image_id)[0]
         except SkinlesionError as error:
             raise SkinlesionError(f"{self.archive.root}: {image_id}: {error}") from None
 
@@ -53,7 +52,8 @@ def open_run_images(config: DictConfig, root: Path | None = None) -> RunImages:
     if root is None:
         raise SkinlesionError("the run does not say where its images are (it was collected)")
     try:
-        archive, schema = ImageArchive(Path(root)), Schema.from_config(config.data)
+        schema = Schema.from_config(config.data)
+        archive = ImageArchive(Path(root), schema.region)
         table, _ = read_table(archive, schema)
     except SkinlesionError as error:
         raise SkinlesionError(str(error).splitlines()[0].rstrip(".:")) from None

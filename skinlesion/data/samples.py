@@ -164,7 +164,8 @@ def open_archive(
     Raises:
         SkinlesionError: one error that names all that is wrong, before any image is decoded.
     """
-    schema, archive = Schema.from_config(data), ImageArchive(root)
+    schema = Schema.from_config(data)
+    archive = ImageArchive(root, schema.region)
     table, problems = read_table(archive, schema)
     frame = table if schema.limit is None else subset(table, schema.limit, split.seed)
     try:

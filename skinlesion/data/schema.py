@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Strict, model_validator
 
 from skinlesion.data.encoding import UNKNOWN, Category, Known, Number, matching
+from skinlesion.data.region import Region
 from skinlesion.errors import listing, validated
 from skinlesion.files import distinct
 
@@ -92,6 +93,7 @@ class Schema(BaseModel, extra="forbid"):
         properties: the metadata, in the order of encoding, by the name they go by here.
         limit: about how many images are used; None for all.
         resident: whether all images lie on the device; None: on a GPU with room.
+        region: what of each image is shown, by its lesion's mask; None for all of it.
         demo: what is drawn (`skinlesion.data.demo.write_demo`); None for nothing.
     """
 
@@ -101,6 +103,7 @@ class Schema(BaseModel, extra="forbid"):
     properties: Annotated[dict[str, Property], AfterValidator(_not_taken)]
     limit: Annotated[int, Strict(), Field(ge=1)] | None = None
     resident: bool | None = None
+    region: Region | None = None
     demo: dict[str, Any] | None = None
 
     @classmethod

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
-from skinlesion.data.archive import WAYS, ImageArchive, image_name
+from skinlesion.data.archive import MASKS, OF_MASK, WAYS, ImageArchive, image_name
 from skinlesion.data.encoding import UNKNOWN, Number, matching
 from skinlesion.data.schema import Schema
 from skinlesion.errors import SkinlesionError, listing
@@ -91,6 +91,10 @@ def read_table(archive: ImageArchive, schema: Schema) -> tuple[pd.DataFrame, lis
     fault(~on_disk, "images in the table that are not on disk")
     files = image_id.map(archive.ambiguous)
     fault(files.notna(), "images of which there are two files that differ", showing(files))
+    if archive.region:
+        masked = image_id.map(lambda name: OF_MASK.format(name) in archive).astype(bool)
+        what = f"images without a mask (<image>_segmentation.png, or {MASKS})"
+        fault(on_disk & ~masked, what)
     if len(archive) == 0:
         problems.append(f"there is no JPEG, PNG or WebP in {archive.root} at all.\n{WAYS}")
     return frame[~bad].sort_values("image_id", ignore_index=True), problems

@@ -312,6 +312,7 @@ def _app(options: argparse.Namespace) -> None:
     from skinlesion.serving.model import load_run
 
     model = load_run(options.model, options.device)
+    _say_region(model)
     try:
         serve(model, options.model, options.host, options.port, options.open)
     except Terminated:
@@ -335,6 +336,7 @@ def _open_all(
     images = [image for path in options.images for image in _images_in(Path(path))]
     names = [image_name(path.name) for path in images]
     model = _load(options.model, options.device)
+    _say_region(model)
     common = dict(_pair(text) for text in options.set)
     common |= {name: value for name in SHORT if (value := getattr(options, name)) is not None}
     table = _read_csv(options.csv, [*model.encoder.properties]) if options.csv else {}
@@ -346,6 +348,15 @@ def _open_all(
     rows: list[Mapping[str, Any]] = [common | table.get(name, {}) for name in names]
     model.encoder.read(rows)  # only to check them
     return model, images, rows
+
+
+def _say_region(model: "Predictor") -> None:
+    if model.region:
+        print(
+            f"warning: of each image this model saw a part, by the lesion's mask (data.region="
+            f"{model.region}): hand over images that are cut alike.",
+            file=sys.stderr,
+        )
 
 
 def _load(path: Path, device: str) -> "Predictor":

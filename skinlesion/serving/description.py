@@ -66,12 +66,14 @@ class Description(BaseModel):
         classes: in the order of the outputs.
         encoder: how metadata becomes numbers.
         temperature: the logits are divided by it (Guo et al. 2017, arXiv:1706.04599).
+        region: what it saw of each image (`skinlesion.data.region`); None: all of it.
     """
 
     network: _Network
     classes: Annotated[Names, Field(min_length=2)]
     encoder: _Encoder
     temperature: Annotated[Finite, Field(ge=0.01, le=100)]
+    region: Name | None = None
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> "Description":

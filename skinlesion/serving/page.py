@@ -173,7 +173,7 @@ def _draw_samples(model: LesionModel) -> list[tuple[str, Pixels, dict[str, Any]]
             value = told.get(name, "").replace(UNKNOWN, "")
             number = isinstance(model.encoder.properties[name], Number)
             known[name] = value if not number else float(value) if value else None
-        file = draw_images(lesions[label], DRAWN_SIZE, seed=0)[0]
+        file, _ = draw_images(lesions[label], DRAWN_SIZE, seed=0)[0]
         drawn.append((label, read_image(file), known))
     return drawn
 

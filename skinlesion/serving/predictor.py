@@ -57,6 +57,7 @@ class Predictor(ABC):
         encoder: of the metadata.
         temperature: the logits are divided by it.
         size: height and width of the network's input, in pixels.
+        region: what it saw of each image, by the lesion's mask; None: all of it.
 
     Raises:
         SkinlesionError: if the description is not within its limits.
@@ -68,7 +69,7 @@ class Predictor(ABC):
         self.classes: tuple[str, ...] = tuple(description["classes"])
         self.encoder = MetadataEncoder.from_dict(description["encoder"])
         self.temperature: float = description["temperature"]
-        self.size = checked.network.backbone.input_size
+        self.size, self.region = checked.network.backbone.input_size, checked.region
         reads = checked.network.metadata.name != "none"
         self.properties = tuple(self.encoder.properties) if reads else ()  # what the network reads
 

@@ -108,6 +108,7 @@ def build(job: Job, compute: Compute, data: CheckedArchive) -> Parts:
             "network": description,
             "classes": list(data.classes),
             "encoder": data.encoder.to_dict(),
+            "region": data.archive.region,
         },
     )
     return Parts(module, augment, _logger(job))

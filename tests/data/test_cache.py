@@ -14,7 +14,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from skinlesion.data import cache as module
+from skinlesion.data import archive as archive_module
 from skinlesion.data.archive import ImageArchive
 from skinlesion.data.cache import ImageCache, cache_path, open_cache
 from skinlesion.data.pixels import decode, to_square
@@ -80,7 +80,7 @@ def test_a_second_builder_waits_for_the_first_and_uses_its_cache(
         go.wait(60)
         return decode(data)
 
-    monkeypatch.setattr(module, "decode", wait)
+    monkeypatch.setattr(archive_module, "decode", wait)
     with ThreadPoolExecutor(2) as pool:  # each with a lock file of its own, as processes have
         builders = [pool.submit(opened, place, root) for _ in range(2)]
         time.sleep(0.5)
@@ -95,10 +95,10 @@ def test_a_crash_leaves_no_cache_and_what_a_kill_left_is_cleared_away_first(
 ) -> None:
     root = place.write()
     path = cache_path(place.cache, ImageArchive(root), IDS, 16)
-    monkeypatch.setattr(module, "decode", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(archive_module, "decode", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         opened(place, root)
-    monkeypatch.setattr(module, "decode", decode)
+    monkeypatch.setattr(archive_module, "decode", decode)
     assert caches(place) == []
     left = path.with_name(f"{path.name}.building")
     left.mkdir()

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from skinlesion.data import demo, drawing
-from skinlesion.data.archive import ImageArchive
+from skinlesion.data.archive import MASKS, ImageArchive
 from skinlesion.data.demo import KINDS, MIN_IMAGES, Lesion, metadata_of, plan, write_demo
 from skinlesion.data.ham10000 import CLASSES
 from skinlesion.data.schema import Schema
@@ -33,7 +33,7 @@ def frame(archive: Path) -> pd.DataFrame:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the pictures, which take most of the time."""
-    monkeypatch.setattr(demo, "draw_images", lambda lesion, *_: [b""] * len(lesion.images))
+    monkeypatch.setattr(demo, "draw_images", lambda lesion, *_: [(b"", b"")] * len(lesion.images))
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -49,7 +49,7 @@ def pictures(root: Path) -> dict[str, Image.Image]:
 def test_the_layout_is_that_of_the_archive_and_the_one_reader_reads_it(
     archive: Path, frame: pd.DataFrame, ham10000: dict[str, Any]
 ) -> None:
-    assert {*ZIPS, TABLE} < set(contents(archive))
+    assert {*ZIPS, MASKS, TABLE} < set(contents(archive))
     assert [*frame] == [
         *("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization", "dataset")
     ]
@@ -86,9 +86,10 @@ def test_classes_differ_in_colour(archive: Path, frame: pd.DataFrame) -> None:
 def test_a_photograph_never_shows_the_end_of_the_skin(size: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     side = drawing.Sheet(size, rng).side
-    skin = Image.new("RGB", (side, side), (255, 255, 255))
+    skin, mask = Image.new("RGB", (side, side), (255, 255, 255)), Image.new("1", (side, side))
     for _ in range(40):
-        picture = np.asarray(drawing.photograph(skin, size, demo.CAMERAS["vidir_molemax"], rng))
+        picture, _ = drawing.photograph(skin, mask, size, demo.CAMERAS["vidir_molemax"], rng)
+        picture = np.asarray(picture)
         for corner in (picture[:2, :2], picture[:2, -2:], picture[-2:, :2], picture[-2:, -2:]):
             assert np.median(corner) > 100
 
