@@ -106,7 +106,7 @@ class Backbone(nn.Module):
         try:
             with torch.no_grad():
                 t = self.eval()(image)
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError) as error:  # timm asserts
             raise SkinlesionError(
                 f"{self.spec.timm_model} cannot take RGB images of {size} x {size} pixels "
                 f"(backbone.input_size): {error}"
@@ -126,6 +126,8 @@ def _create(spec: BackboneSpec) -> nn.Module:
             model = NASNetAMobile(**kwargs)
         else:
             model = timm.create_model(spec.timm_model, **kwargs)
+        if getattr(model, "output_fmt", "") == "NHWC":
+            raise TypeError("its maps lie as (h, w, C), as Swin's do")
     except Exception as error:  # each of timm's models has its own exceptions
         raise SkinlesionError(
             f"backbone.timm_model={spec.timm_model} with {kwargs} cannot be built: {error}"

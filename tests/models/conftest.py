@@ -24,7 +24,8 @@ torch.set_num_threads(1)
 def config():
     """The fields of a backbone's YAML, or of the tiny one, with changes."""
     files = CONF / "backbone"
-    yaml = cache(lambda name: OmegaConf.to_container(OmegaConf.load(files / f"{name}.yaml")))
+    load = OmegaConf.load
+    yaml = cache(lambda name: OmegaConf.to_container(load(files / f"{name}.yaml"), resolve=True))
     return lambda name="tiny", /, **changes: (TINY if name == "tiny" else yaml(name)) | changes
 
 

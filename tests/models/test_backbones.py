@@ -36,6 +36,18 @@ PINS = {
     "baseline/vgg16": ((512, 28, 28), 7_635_264, None),
     # timm's with fc 21,797,672, less fc 513,000.
     "baseline/resnet34": ((512, 7, 7), 21_284_672, 0.01),
+    # Their whole number in timm less the last layer's, 1,000 (C + 1).
+    "baseline/timm": ((512, 7, 7), 11_689_512 - 513_000, 0.01),
+    "baseline/inception_v3": ((2048, 8, 8), 23_834_568 - 2_049_000, 0.01),
+    "baseline/efficientnet_b0": ((1280, 7, 7), 5_288_548 - 1_281_000, 0.01),
+    "baseline/efficientnet_b1": ((1280, 8, 8), 7_794_184 - 1_281_000, 0.01),
+    "baseline/efficientnet_b2": ((1408, 9, 9), 9_109_994 - 1_409_000, 0.01),
+    "baseline/efficientnet_b3": ((1536, 10, 10), 12_233_232 - 1_537_000, 0.01),
+    "baseline/efficientnet_b4": ((1792, 12, 12), 19_341_616 - 1_793_000, 0.01),
+    "baseline/efficientnet_b5": ((2048, 15, 15), 30_389_784 - 2_049_000, 0.01),
+    "baseline/efficientnet_lite0": ((1280, 7, 7), 4_652_008 - 1_281_000, 0.01),
+    "baseline/senet154": ((2048, 7, 7), 115_088_984 - 2_049_000, 0.01),
+    "baseline/regnety_032": ((1512, 7, 7), 19_436_338 - 1_513_000, 0.1),
 }
 
 
@@ -50,7 +62,8 @@ def test_a_backbone_is_as_pinned(on_meta, name):
     assert backbone.feature_shape() == shape
     assert sum(p.numel() for p in backbone.parameters()) == parameters
     assert backbone.spec.keras_momentum == momentum
-    assert backbone.spec.name == name.split("/")[-1]
+    expected = "resnet18" if name == "baseline/timm" else name.split("/")[-1]
+    assert backbone.spec.name == expected
 
 
 @every_backbone
@@ -184,6 +197,7 @@ def test_an_image_too_small_for_the_backbone_is_refused(build):
         ({"cut": "conv_stem.before_act"}, "is no batch norm joined with an activation"),
         ({"cut": "blocks.3.0.se.mul.before_act"}, "is no batch norm joined with an activation"),
         ({"timm_model": "mobilnet"}, r"timm_model=mobilnet .*Unknown model"),
+        ({"timm_model": "swin_tiny_patch4_window7_224"}, r"its maps lie as \(h, w, C\)"),
         ({"timm_model": "hf-hub:me/model"}, r"timm_model=hf-hub:me/model: .* not of a hub"),
         ({"timm_model": "local-dir:/tmp"}, r"timm_model=local-dir:/tmp: .* or a folder"),
         ({"timm_kwargs": {"bn_epsilon": 1e-3}}, r"'bn_epsilon'"),
