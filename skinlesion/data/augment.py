@@ -8,6 +8,7 @@ the second way is plain torch: one affine grid for each image, read bilinearly.
 import math
 import os
 import random
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -17,26 +18,15 @@ from pydantic.dataclasses import dataclass
 
 from skinlesion.errors import SkinlesionError
 
+# ImageNet's mean, which a network sees as 0, or nearly: what fills a hole.
+MEAN = (124, 116, 104)
 
-@dataclass(frozen=True, config={"extra": "forbid"})
-class Geometric:
-    """The geometric augmentation of Datta et al. 2021 (arXiv:2105.03358).
 
-    Empty corners repeat the nearest pixel.
+class _ByAlbumentations:
+    """What albumentations does with an image, in a worker."""
 
-    Attributes:
-        rotation: degrees either way.
-        shift: share of the width and of the height either way.
-        zoom: share of the size either way, drawn for width and height apart; below 1.
-        flip: whether to mirror, left-right and top-bottom, half of the time each.
-    """
-
-    rotation: float = Field(ge=0, allow_inf_nan=False)
-    shift: float = Field(ge=0, lt=1)
-    zoom: float = Field(ge=0, lt=1)
-    flip: bool = Field(strict=True)
-
-    DRAWS: ClassVar[int] = 7  # random numbers that `on_device` wants for an image
+    DRAWS: ClassVar[int] = 0  # random numbers that `on_device` wants for an image; 0: there is none
+    _transforms: Callable[[Any, Any], list[Any]]  # of the modules albumentations and cv2
 
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
         """Return an image (H, W, 3) uint8 as another of that shape, which the seed decides."""
@@ -60,20 +50,42 @@ class Geometric:
             ) from None
 
         cv2.setNumThreads(0)  # the data loader's workers are the parallelism
+        return A.Compose(self._transforms(A, cv2))
+
+
+@dataclass(frozen=True, config={"extra": "forbid"})
+class Geometric(_ByAlbumentations):
+    """The geometric augmentation of Datta et al. 2021 (arXiv:2105.03358).
+
+    Empty corners repeat the nearest pixel.
+
+    Attributes:
+        rotation: degrees either way.
+        shift: share of the width and of the height either way.
+        zoom: share of the size either way, drawn for width and height apart; below 1.
+        flip: whether to mirror, left-right and top-bottom, half of the time each.
+    """
+
+    rotation: float = Field(ge=0, allow_inf_nan=False)
+    shift: float = Field(ge=0, lt=1)
+    zoom: float = Field(ge=0, lt=1)
+    flip: bool = Field(strict=True)
+
+    DRAWS: ClassVar[int] = 7
+
+    def _transforms(self, A: Any, cv2: Any) -> list[Any]:
         shift, zoom = (-self.shift, self.shift), (1 - self.zoom, 1 + self.zoom)
-        return A.Compose(
-            [
-                A.HorizontalFlip(p=0.5 * self.flip),
-                A.VerticalFlip(p=0.5 * self.flip),
-                A.Affine(
-                    rotate=(-self.rotation, self.rotation),
-                    translate_percent={"x": shift, "y": shift},
-                    scale={"x": zoom, "y": zoom},
-                    border_mode=cv2.BORDER_REPLICATE,
-                    p=1.0,
-                ),
-            ]
-        )
+        return [
+            A.HorizontalFlip(p=0.5 * self.flip),
+            A.VerticalFlip(p=0.5 * self.flip),
+            A.Affine(
+                rotate=(-self.rotation, self.rotation),
+                translate_percent={"x": shift, "y": shift},
+                scale={"x": zoom, "y": zoom},
+                border_mode=cv2.BORDER_REPLICATE,
+                p=1.0,
+            ),
+        ]
 
     def on_device(self, images: Any, draws: Any) -> Any:
         """Return images (B, 3, S, S) uint8 as others of that shape, on the device where they lie.
@@ -108,3 +120,111 @@ class Geometric:
         grid = (of_x * x + of_y * x[:, None] + by).permute(0, 2, 3, 1)  # (B, S, S, 2)
         read = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=True)
         return read.round().to(torch.uint8).contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True, config={"extra": "forbid"})
+class Cutout:
+    """One square of ImageNet's mean (DeVries and Taylor 2017, arXiv:1708.04552).
+
+    Its centre is any pixel of the image, so that it may reach over the edge.
+
+    Attributes:
+        side: share of the image's side.
+    """
+
+    side: float = Field(ge=0, le=2)
+
+    DRAWS: ClassVar[int] = 2
+
+    def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
+        """Return an image (S, S, 3) uint8 with a hole, whose place the seed decides."""
+        import torch
+
+        draws = torch.from_numpy(np.random.default_rng(seed).random((1, 2), np.float32))
+        cut = self.on_device(torch.tensor(image).permute(2, 0, 1)[None], draws)
+        return cut[0].permute(1, 2, 0).numpy()
+
+    def on_device(self, images: Any, draws: Any) -> Any:
+        """Return images (B, 3, S, S) uint8 with a hole each; draws (B, 2) in [0, 1): its centre."""
+        import torch
+
+        size = images.shape[-1]
+        length = round(self.side * size)
+        first = (draws * size).long() - length // 2  # (B, 2): x, y
+        away = torch.arange(size, device=images.device) - first[..., None]  # (B, 2, S)
+        x, y = ((away >= 0) & (away < length)).unbind(1)  # each (B, S)
+        hole = (y[:, :, None] & x[:, None])[:, None]  # (B, 1, S, S)
+        mean = torch.stack([torch.full_like(images[0, 0], value) for value in MEAN])  # (3, S, S)
+        return torch.where(hole, mean, images).contiguous(memory_format=torch.channels_last)
+
+
+class Steps:
+    """One augmentation after another, by name; None is left out."""
+
+    def __init__(self, **steps: Any) -> None:
+        self.steps = [step for step in steps.values() if step is not None]
+        draws = [step.DRAWS for step in self.steps]
+        self.DRAWS = sum(draws) if all(draws) else 0
+
+    def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
+        """Return an image (H, W, 3) uint8 as another of that shape, which the seed decides."""
+        seeds = np.random.SeedSequence(seed).generate_state(len(self.steps))
+        for step, own in zip(self.steps, seeds, strict=True):
+            image = step(image, int(own))
+        return image
+
+    def on_device(self, images: Any, draws: Any) -> Any:
+        """Return images (B, 3, S, S) uint8 as others of that shape; draws (B, DRAWS) in [0, 1)."""
+        parts = draws.split([step.DRAWS for step in self.steps], dim=1)
+        for step, own in zip(self.steps, parts, strict=True):
+            images = step.on_device(images, own)
+        return images
+
+
+@dataclass(frozen=True, config={"extra": "forbid"})
+class RandAugment(_ByAlbumentations):
+    """The modified RandAugment of Yao et al. 2022 (arXiv:2102.01284), in workers only.
+
+    First operations on colour, then on shape, none twice, of a strength that is uniform up to
+    magnitude / 10 of its maximum. albumentations lacks their mix-up and vignetting.
+
+    Attributes:
+        probability: of each operation that was chosen (their P).
+        magnitude: bound of the strengths (their M).
+        colour, shape: how many operations of each kind are chosen (their scheme v1_1: 1 and 1).
+    """
+
+    probability: float = Field(ge=0, le=1)
+    magnitude: float = Field(ge=0, le=20)
+    colour: int = Field(strict=True, ge=0, le=11)
+    shape: int = Field(strict=True, ge=0, le=8)
+
+    def _transforms(self, A: Any, cv2: Any) -> list[Any]:
+        m, p = self.magnitude / 10, {"p": self.probability}
+        filled = p | {"fill": MEAN, "border_mode": cv2.BORDER_CONSTANT}
+        same = {"brightness": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "hue": (0, 0)}
+
+        def either(most: float, middle: float = 0.0) -> tuple[float, float]:
+            return middle - most * m, middle + most * m
+
+        colour = [
+            *(A.ColorJitter(**same | {name: either(0.4, 1)}, **p) for name in list(same)[:3]),
+            A.Sharpen(alpha=(0, 0.4 * m), lightness=(1, 1), **p),
+            A.GaussNoise(std_range=(0, 10 / 255 * m), **p),
+            A.RGBShift(*[either(30)] * 3, **p),
+            *(A.Equalize(by_channels=apart, **p) for apart in (True, False)),  # False: the luma
+            A.AutoContrast(method="pil", **p),
+            A.Posterize(num_bits=(8 - round(3 * m), 8), **p),
+            A.Solarize(threshold_range=(1 - 0.5 * m, 1), **p),
+        ]
+        shape = [
+            A.Affine(rotate=either(40), **filled),
+            A.Affine(shear={"x": either(15), "y": (0, 0)}, **filled),
+            A.Affine(shear={"x": (0, 0), "y": either(15)}, **filled),
+            *(A.Affine(scale=either(0.2, 1), keep_ratio=kept, **filled) for kept in (True, False)),
+            A.OpticalDistortion(distort_limit=either(0.09), **filled),
+            A.OneOf([A.HorizontalFlip(p=1), A.VerticalFlip(p=1)], **p),
+            A.CoarseDropout((1, 1), *[(0.001, 0.001 + 0.22 * m)] * 2, fill=MEAN, **p),
+        ]
+        chosen = ((colour, self.colour), (shape, self.shape))
+        return [A.SomeOf(kind, n, replace=False, p=1) for kind, n in chosen if n]

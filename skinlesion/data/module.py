@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -13,20 +13,21 @@ from torch.utils.data import DataLoader, Sampler, default_convert
 from skinlesion.data.samples import Batch, Draw, LesionDataset, Samples
 from skinlesion.runs.predictions import PARTS
 
-if TYPE_CHECKING:
-    from skinlesion.data.augment import Geometric
-
 log = logging.getLogger(__name__)
 
 
 class EpochSampler(Sampler[Draw]):
     """The samples of an epoch, in an order that seed and epoch alone decide.
 
-    Lightning calls `set_epoch`, also when a run is resumed.
+    Lightning calls `set_epoch`, also when a run is resumed. With the samples' labels as many are
+    drawn with replacement, so that every class is as frequent.
     """
 
-    def __init__(self, samples: np.ndarray, shuffle: bool, seed: int, epoch: int = 0) -> None:
+    def __init__(
+        self, samples: np.ndarray, shuffle: bool, seed: int, epoch: int = 0, labels: Any = None
+    ) -> None:
         self.samples, self.shuffle, self.seed, self.epoch = samples, shuffle, seed, epoch
+        self.labels = labels
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration draws."""
@@ -38,6 +39,9 @@ class EpochSampler(Sampler[Draw]):
     def __iter__(self) -> Iterator[Draw]:
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(self.samples) if self.shuffle else self.samples
+        if self.labels is not None:
+            share = 1 / np.bincount(self.labels)[self.labels]  # (n,)
+            order = rng.choice(self.samples, len(self.samples), p=share / share.sum())
         return ((self.epoch, int(sample)) for sample in order)
 
 
@@ -53,17 +57,20 @@ class LesionDataModule(pl.LightningDataModule):
         resident: whether all samples live on the trainer's device and are augmented there; None: on
             a GPU, if they fit into half of its free memory.
         evaluation_batch: samples a step of validation and prediction; None for `batch_size`.
+        sampler: `balanced`: each training image is drawn with a probability of 1 / N_c of its
+            class, with replacement; None: each once an epoch.
     """
 
     def __init__(
         self,
         samples: Samples,
         batch_size: int,
-        augment: "Geometric | None" = None,
+        augment: Any = None,
         seed: int = 0,
         workers: int | None = None,
         resident: bool | None = False,
         evaluation_batch: int | None = None,
+        sampler: str | None = None,
     ) -> None:
         super().__init__()
         self.samples, self.batch_size, self.augment, self.seed = samples, batch_size, augment, seed
@@ -71,6 +78,7 @@ class LesionDataModule(pl.LightningDataModule):
         usual = min(os.cpu_count() or 1, 8) if augment else 0
         self.workers, self.resident = usual if workers is None else workers, resident
         self.evaluation_batch = batch_size if evaluation_batch is None else evaluation_batch
+        self.sampler = sampler
         self._on_device: Any = None
         self.epoch = 0  # the first that is drawn
 
@@ -100,6 +108,7 @@ class LesionDataModule(pl.LightningDataModule):
         batch_size = self.batch_size if training else self.evaluation_batch
         augment = self.augment if training else None
         chosen = np.flatnonzero(self.samples.frame["split"] == part)
+        balanced = self.samples.labels[chosen] if training and self.sampler == "balanced" else None
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         resident = self._wants_residence(device)
         dataset = LesionDataset(self.samples, augment, self.seed)
@@ -113,7 +122,7 @@ class LesionDataModule(pl.LightningDataModule):
         return DataLoader(
             dataset,
             batch_size=batch_size,
-            sampler=EpochSampler(chosen, training, self.seed, self.epoch),
+            sampler=EpochSampler(chosen, training, self.seed, self.epoch, balanced),
             num_workers=workers,
             collate_fn=default_convert,  # a batch comes whole
             pin_memory=device.type == "cuda" and not resident,
@@ -127,8 +136,9 @@ class LesionDataModule(pl.LightningDataModule):
         if self.resident is None:
             needed = len(self.samples.frame) * self.samples.images[0].nbytes
             free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-            self.resident = needed <= free / 2
-            if device.type == "cuda" and not self.resident:
+            for_workers = self.augment is not None and not self.augment.DRAWS
+            self.resident = needed <= free / 2 and not for_workers
+            if device.type == "cuda" and needed > free / 2:
                 text = "the images (%.1f GB) stay on the host: the GPU has %.1f GB"
                 log.info(text, needed / 1e9, free / 1e9)
         return self.resident

@@ -7,12 +7,12 @@ mapped cache is used as it is.
 import copy
 import warnings
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skinlesion.data.augment import Geometric
 from skinlesion.data.samples import Draw, LesionDataset, Samples
 
 UPLOAD = 1024  # images copied at a time
@@ -42,7 +42,7 @@ class ResidentDataset(LesionDataset):
             self.rows = torch.arange(len(rows), device=device)
         self.metadata, self.labels = self.metadata.to(device), self.labels.to(device)
 
-    def augmented(self, augment: Geometric | None, seed: int) -> "ResidentDataset":
+    def augmented(self, augment: Any, seed: int) -> "ResidentDataset":
         """Return the same samples, augmented."""
         other = copy.copy(self)
         other.augment, other.seed = augment, seed
@@ -52,12 +52,13 @@ class ResidentDataset(LesionDataset):
         image = self.images[self.rows[index]].permute(0, 3, 1, 2)  # (B, 3, S, S)
         if self.augment is None:
             return image
-        drawn = _drawn(self.seed, draws[0][0], len(self.labels), self.device)
+        wanted = (len(self.labels), self.augment.DRAWS)
+        drawn = _drawn(self.seed, draws[0][0], wanted, self.device)
         return self.augment.on_device(image, drawn[index])
 
 
 @lru_cache(maxsize=1)
-def _drawn(seed: int, epoch: int, samples: int, device: torch.device) -> Tensor:
+def _drawn(seed: int, epoch: int, wanted: tuple[int, int], device: torch.device) -> Tensor:
     """Return numbers (N, DRAWS) in [0, 1), those of every sample in an epoch."""
     rng = np.random.default_rng([seed, epoch, 1])
-    return torch.from_numpy(rng.random((samples, Geometric.DRAWS), np.float32)).to(device)
+    return torch.from_numpy(rng.random(wanted, np.float32)).to(device)

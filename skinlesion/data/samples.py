@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,9 +21,6 @@ from skinlesion.data.schema import Schema
 from skinlesion.data.split import Split, leak_report, split_summary
 from skinlesion.data.table import read_table, subset, table_digest
 from skinlesion.errors import SkinlesionError
-
-if TYPE_CHECKING:
-    from skinlesion.data.augment import Geometric
 
 Draw = tuple[int, int]  # epoch, sample
 Batch = dict[str, Tensor]  # image (B, 3, S, S) uint8, metadata (B, M), label (B,), index (B,)
@@ -84,7 +81,7 @@ class LesionDataset(Dataset[Batch]):
     of workers or the order of fetching.
     """
 
-    def __init__(self, samples: Samples, augment: "Geometric | None" = None, seed: int = 0) -> None:
+    def __init__(self, samples: Samples, augment: Any = None, seed: int = 0) -> None:
         self.samples = samples
         self.metadata = torch.from_numpy(samples.metadata)  # (N, M)
         self.labels = torch.from_numpy(samples.labels)  # (N,)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 from hydra.utils import instantiate
 
@@ -83,8 +84,10 @@ def build(job: Job, compute: Compute, data: CheckedArchive) -> Parts:
     network.to(memory_format=compute.memory_format)  # type: ignore[call-overload]
     loss = instantiate(job.loss, counts=data.counts)
     augment = instantiate(job.augment)
-    if augment is not None and compute.resident is False:
-        _ = augment.albumentations
+    if augment is not None and (compute.resident is False or not augment.DRAWS):
+        if compute.resident:
+            raise SkinlesionError("data.resident=true: this augmentation is for workers alone.")
+        augment(np.zeros((32, 32, 3), np.uint8), 0)  # says now what it lacks
     make = instantiate(job.optimizer)
     # torch refuses fused=False beside foreach=True, and other optimizers know neither.
     fusible = compute.fused and "fused" in inspect.signature(make.func).parameters

@@ -100,6 +100,7 @@ class Job(_Node):
     data: Choice
     split: Split
     augment: Choice | None
+    sampler: Literal["balanced"] | None
     backbone: Choice
     preprocess: Choice
     attention: Choice

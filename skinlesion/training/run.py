@@ -146,6 +146,7 @@ def _train(
         resident=compute.resident,
         evaluation_batch=compute.evaluation_batch
         or evaluation_batch(module, samples, compute, device),
+        sampler=job.sampler,
     )
     with _interruptible():
         trainer.fit(module, loaders, ckpt_path=resume, weights_only=True)

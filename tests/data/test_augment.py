@@ -2,6 +2,7 @@
 
 import pickle
 from typing import Any
+from unittest.mock import Mock
 
 import albumentations
 import cv2
@@ -10,7 +11,7 @@ import pytest
 import torch
 from scipy.stats import ks_2samp
 
-from skinlesion.data.augment import Geometric
+from skinlesion.data.augment import MEAN, Cutout, Geometric, RandAugment, Steps
 from skinlesion.errors import SkinlesionError, validated
 
 SIDE = 48
@@ -33,7 +34,7 @@ def picture() -> np.ndarray:
     return np.stack([255 * bumps[0], 255 * bumps[1], 40 + 150 * x * y], axis=2).astype(np.uint8)
 
 
-def on_device(augment: Geometric, image: np.ndarray, draws: np.ndarray) -> np.ndarray:
+def on_device(augment: Any, image: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """One image by each row of draws: (B, S, S, 3)."""
     images = torch.from_numpy(image).permute(2, 0, 1).expand(len(draws), -1, -1, -1)
     return augment.on_device(images, torch.from_numpy(draws)).permute(0, 2, 3, 1).numpy()
@@ -141,3 +142,49 @@ def test_what_cannot_be_is_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(SkinlesionError) as refusal:
         validated(Geometric, whole | wrong, "augment")
     assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("centre", "rows", "columns"),
+    [
+        ((0.5, 0.5), range(2, 6), range(2, 6)),  # pixel 4 of 8: half of 4 before it
+        ((0.0, 0.99), range(5, 8), range(2)),  # over the left edge, and by a pixel over the lowest
+    ],
+)
+def test_cutout_hides_one_square_that_may_reach_over_the_edge(
+    centre: tuple[float, float], rows: range, columns: range, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = np.zeros((8, 8, 3), np.uint8)
+    hidden = np.zeros((8, 8), bool)
+    hidden[np.ix_(rows, columns)] = True
+    expected = np.where(hidden[..., None], np.array(MEAN, np.uint8), image)
+    draws = np.array([centre], np.float32)
+    steps = Steps(geometric=None, cutout=Cutout(side=0.5))
+    np.testing.assert_array_equal(on_device(Cutout(side=0.5), image, draws)[0], expected)
+    np.testing.assert_array_equal(on_device(steps, image, draws)[0], expected)
+    whole = Steps(geometric=only(), cutout=Cutout(side=0.5))
+    unmoved = np.concatenate([np.full((1, Geometric.DRAWS), 0.5, np.float32), draws], axis=1)
+    assert unmoved.shape[1] == whole.DRAWS
+    np.testing.assert_array_equal(on_device(whole, image, unmoved)[0], expected)
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: Mock(random=lambda *_: draws))
+    np.testing.assert_array_equal(Cutout(side=0.5)(image, 0), expected)
+    assert not image.any()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kinds", [{"colour": 1, "shape": 0}, {"colour": 0, "shape": 1}], ids=str)
+def test_randaugment_changes_the_share_of_images_that_its_probability_says(
+    picture: np.ndarray, kinds: dict[str, int]
+) -> None:
+    def changed(probability: float) -> float:
+        augment = RandAugment(probability=probability, magnitude=20, **kinds)
+        images = [augment(picture, seed) for seed in range(400)]
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(augment))(picture, 7), images[7])
+        assert {image.shape for image in images} == {picture.shape}
+        return float(np.mean([(image != picture).any() for image in images]))
+
+    assert changed(0) == 0
+    # Of a small strength some round to nothing: posterise by no bit, a shear below a pixel.
+    assert 0.85 < changed(1) <= 1
+    assert changed(0.5) == pytest.approx(changed(1) / 2, abs=0.08)  # 3 standard errors
+    assert RandAugment.DRAWS == Steps(one=Cutout(side=0), two=RandAugment(1, 1, 1, 1)).DRAWS == 0

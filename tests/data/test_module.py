@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from skinlesion.data.augment import Geometric
-from skinlesion.data.module import LesionDataModule
+from skinlesion.data.module import EpochSampler, LesionDataModule
 from skinlesion.data.resident import ResidentDataset
 from skinlesion.data.samples import Batch, LesionDataset, Samples
 
@@ -115,6 +115,31 @@ def test_the_order_is_decided_by_seed_and_epoch(samples: Samples, resident: bool
     assert order(seed=0, number=3, batch_size=5) == expected
     others = [order(seed=0, number=4), order(seed=1, number=3), order(seed=3, number=0)]
     assert all(other != expected and sorted(other) == sorted(expected) for other in others)
+
+
+@BOTH
+def test_a_balanced_epoch_draws_with_replacement_what_seed_and_epoch_decide(
+    samples: Samples, resident: bool
+) -> None:
+    def order(number: int) -> list[int]:
+        loaders = LesionDataModule(samples, 8, seed=1, resident=resident, sampler="balanced")
+        assert together(loaders.val_dataloader(), "index").tolist() == validated
+        return together(epoch(loaders.train_dataloader(), number), "index").tolist()
+
+    validated = np.flatnonzero(samples.frame["split"] == "val").tolist()
+    first = order(5)
+    assert len(first) == 30
+    assert len({*first}) < 30
+    assert set(samples.frame["split"].iloc[first]) == {"train"}
+    assert order(5) == first != order(6)
+
+
+def test_a_balanced_epoch_draws_every_class_as_often() -> None:
+    labels = np.array([0] * 900 + [2] * 100)
+    sampler = EpochSampler(np.arange(5, 1005), True, 0, labels=labels)
+    drawn = np.array([sample for _, sample in sampler])
+    assert len(drawn) == len(sampler) == 1000
+    assert (drawn >= 905).mean() == pytest.approx(0.5, abs=0.05)  # 3 standard errors
 
 
 def test_augmented_epochs_are_the_same_with_any_number_of_workers(samples: Samples) -> None:
