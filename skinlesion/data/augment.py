@@ -126,10 +126,7 @@ class Geometric(_ByAlbumentations):
 class Cutout:
     """One square of ImageNet's mean (DeVries and Taylor 2017, arXiv:1708.04552).
 
-    Its centre is any pixel of the image, so that it may reach over the edge.
-
-    Attributes:
-        side: share of the image's side.
+    Its side is a share of the image's; its centre is any pixel, so it may reach over the edge.
     """
 
     side: float = Field(ge=0, le=2)
@@ -168,9 +165,8 @@ class Steps:
 
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
         """Return an image (H, W, 3) uint8 as another of that shape, which the seed decides."""
-        seeds = np.random.SeedSequence(seed).generate_state(len(self.steps))
-        for step, own in zip(self.steps, seeds, strict=True):
-            image = step(image, int(own))
+        for number, step in enumerate(self.steps):
+            image = step(image, seed + number)
         return image
 
     def on_device(self, images: Any, draws: Any) -> Any:
@@ -187,16 +183,11 @@ class RandAugment(_ByAlbumentations):
 
     First operations on colour, then on shape, none twice, of a strength that is uniform up to
     magnitude / 10 of its maximum. albumentations lacks their mix-up and vignetting.
-
-    Attributes:
-        probability: of each operation that was chosen (their P).
-        magnitude: bound of the strengths (their M).
-        colour, shape: how many operations of each kind are chosen (their scheme v1_1: 1 and 1).
     """
 
-    probability: float = Field(ge=0, le=1)
-    magnitude: float = Field(ge=0, le=20)
-    colour: int = Field(strict=True, ge=0, le=11)
+    probability: float = Field(ge=0, le=1)  # of each operation that was chosen: their P
+    magnitude: float = Field(ge=0, le=20)  # their M
+    colour: int = Field(strict=True, ge=0, le=11)  # operations of a kind; their scheme v1_1: 1, 1
     shape: int = Field(strict=True, ge=0, le=8)
 
     def _transforms(self, A: Any, cv2: Any) -> list[Any]:
@@ -219,12 +210,11 @@ class RandAugment(_ByAlbumentations):
         ]
         shape = [
             A.Affine(rotate=either(40), **filled),
-            A.Affine(shear={"x": either(15), "y": (0, 0)}, **filled),
-            A.Affine(shear={"x": (0, 0), "y": either(15)}, **filled),
+            *(A.Affine(shear={"x": 0, "y": 0} | {d: either(15)}, **filled) for d in "xy"),
             *(A.Affine(scale=either(0.2, 1), keep_ratio=kept, **filled) for kept in (True, False)),
             A.OpticalDistortion(distort_limit=either(0.09), **filled),
             A.OneOf([A.HorizontalFlip(p=1), A.VerticalFlip(p=1)], **p),
             A.CoarseDropout((1, 1), *[(0.001, 0.001 + 0.22 * m)] * 2, fill=MEAN, **p),
         ]
-        chosen = ((colour, self.colour), (shape, self.shape))
-        return [A.SomeOf(kind, n, replace=False, p=1) for kind, n in chosen if n]
+        kinds = ((colour, self.colour), (shape, self.shape))
+        return [A.SomeOf(kind, n, replace=False, p=1) for kind, n in kinds if n]

@@ -57,8 +57,7 @@ class LesionDataModule(pl.LightningDataModule):
         resident: whether all samples live on the trainer's device and are augmented there; None: on
             a GPU, if they fit into half of its free memory.
         evaluation_batch: samples a step of validation and prediction; None for `batch_size`.
-        sampler: `balanced`: each training image is drawn with a probability of 1 / N_c of its
-            class, with replacement; None: each once an epoch.
+        sampler: `balanced`: every class as often, drawn with replacement; None: each image once.
     """
 
     def __init__(

@@ -52,8 +52,7 @@ class ResidentDataset(LesionDataset):
         image = self.images[self.rows[index]].permute(0, 3, 1, 2)  # (B, 3, S, S)
         if self.augment is None:
             return image
-        wanted = (len(self.labels), self.augment.DRAWS)
-        drawn = _drawn(self.seed, draws[0][0], wanted, self.device)
+        drawn = _drawn(self.seed, draws[0][0], (len(self.labels), self.augment.DRAWS), self.device)
         return self.augment.on_device(image, drawn[index])
 
 

@@ -50,6 +50,10 @@ class Backbone(nn.Module):
         self.spec = spec
         model = _create(spec)
         self.trunk, self.offset = _truncate(model, spec.cut)
+        if spec.drop_block is not None:
+            from skinlesion.models.drop_block import add_drop_block
+
+            add_drop_block(self.trunk, spec.drop_block)
         for module in self.trunk.modules():
             if isinstance(module, nn.Hardswish):
                 module.inplace = False  # in place, autograd copies the input first

@@ -19,8 +19,8 @@ class LesionModule(pl.LightningModule):
         network: image, metadata → logits.
         loss: logits, label → scalar.
         optimizer: of the network's parameters.
-        scheduler: of the optimizer; steps on the validation loss of each epoch; None for a learning
-            rate that stays.
+        scheduler: of the optimizer; steps after each epoch, ReduceLROnPlateau on its validation
+            loss; None for a learning rate that stays.
         classes: number of classes.
         seed: with the epoch it decides every random number of that epoch.
         memory_format: in which images are handed to the network.
@@ -35,7 +35,7 @@ class LesionModule(pl.LightningModule):
         network: Classifier,
         loss: nn.Module,
         optimizer: torch.optim.Optimizer,
-        scheduler: torch.optim.lr_scheduler.ReduceLROnPlateau | None,
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None,
         classes: int,
         seed: int,
         description: dict[str, Any],
@@ -58,11 +58,10 @@ class LesionModule(pl.LightningModule):
             self.network.compile(mode=self.compile_mode)
 
     def configure_optimizers(self) -> Any:
-        """Return the optimizer and the plateau scheduler."""
+        """Return the optimizer and the scheduler."""
         if self.scheduler is None:
             return self.optimizer
-        schedule = {"scheduler": self.scheduler, "monitor": "val_loss"}
-        return {"optimizer": self.optimizer, "lr_scheduler": schedule}
+        return [self.optimizer], [{"scheduler": self.scheduler, "monitor": "val_loss"}]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Reseed at the start of an epoch, so that a resumed run equals an uninterrupted one."""
@@ -114,9 +113,10 @@ class LesionModule(pl.LightningModule):
         A resumed run would then have missed the last epoch's step.
         """
         scheduler: Any = self.lr_schedulers()
-        val_loss = self.trainer.callback_metrics.get("val_loss")
-        if scheduler and val_loss is not None:
-            scheduler.step(val_loss)
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            scheduler.step(self.trainer.callback_metrics["val_loss"])
+        elif scheduler:
+            scheduler.step()
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Do nothing: see `on_train_epoch_end`."""

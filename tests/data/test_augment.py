@@ -154,20 +154,17 @@ def test_what_cannot_be_is_refused(wrong: dict[str, Any], message: str) -> None:
 def test_cutout_hides_one_square_that_may_reach_over_the_edge(
     centre: tuple[float, float], rows: range, columns: range, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image = np.zeros((8, 8, 3), np.uint8)
-    hidden = np.zeros((8, 8), bool)
-    hidden[np.ix_(rows, columns)] = True
-    expected = np.where(hidden[..., None], np.array(MEAN, np.uint8), image)
-    draws = np.array([centre], np.float32)
-    steps = Steps(geometric=None, cutout=Cutout(side=0.5))
-    np.testing.assert_array_equal(on_device(Cutout(side=0.5), image, draws)[0], expected)
-    np.testing.assert_array_equal(on_device(steps, image, draws)[0], expected)
-    whole = Steps(geometric=only(), cutout=Cutout(side=0.5))
-    unmoved = np.concatenate([np.full((1, Geometric.DRAWS), 0.5, np.float32), draws], axis=1)
-    assert unmoved.shape[1] == whole.DRAWS
-    np.testing.assert_array_equal(on_device(whole, image, unmoved)[0], expected)
+    image, draws = np.zeros((8, 8, 3), np.uint8), np.array([centre], np.float32)
+    expected = image.copy()
+    expected[np.ix_(rows, columns)] = MEAN
+    cutout = Cutout(side=0.5)
+    unmoved = np.full((1, Geometric.DRAWS), 0.5, np.float32)
+    whole, after = Steps(geometric=only(), cutout=cutout), np.concatenate([unmoved, draws], axis=1)
+    assert after.shape[1] == whole.DRAWS
+    for augment, numbers in [(cutout, draws), (Steps(no=None, c=cutout), draws), (whole, after)]:
+        np.testing.assert_array_equal(on_device(augment, image, numbers)[0], expected)
     monkeypatch.setattr(np.random, "default_rng", lambda seed: Mock(random=lambda *_: draws))
-    np.testing.assert_array_equal(Cutout(side=0.5)(image, 0), expected)
+    np.testing.assert_array_equal(Steps(c=cutout)(image, 0), expected)
     assert not image.any()
 
 

@@ -37,14 +37,14 @@ PINS = {
     # timm's with fc 21,797,672, less fc 513,000.
     "baseline/resnet34": ((512, 7, 7), 21_284_672, 0.01),
     # Their whole number in timm less the last layer's, 1,000 (C + 1).
-    "baseline/timm": ((512, 7, 7), 11_689_512 - 513_000, 0.01),
-    "baseline/inception_v3": ((2048, 8, 8), 23_834_568 - 2_049_000, 0.01),
     "baseline/efficientnet_b0": ((1280, 7, 7), 5_288_548 - 1_281_000, 0.01),
     "baseline/efficientnet_b1": ((1280, 8, 8), 7_794_184 - 1_281_000, 0.01),
     "baseline/efficientnet_b2": ((1408, 9, 9), 9_109_994 - 1_409_000, 0.01),
     "baseline/efficientnet_b3": ((1536, 10, 10), 12_233_232 - 1_537_000, 0.01),
     "baseline/efficientnet_b4": ((1792, 12, 12), 19_341_616 - 1_793_000, 0.01),
     "baseline/efficientnet_b5": ((2048, 15, 15), 30_389_784 - 2_049_000, 0.01),
+    "baseline/inception_v3": ((2048, 8, 8), 23_834_568 - 2_049_000, 0.01),
+    "baseline/timm": ((512, 7, 7), 11_689_512 - 513_000, 0.01),
     "baseline/efficientnet_lite0": ((1280, 7, 7), 4_652_008 - 1_281_000, 0.01),
     "baseline/senet154": ((2048, 7, 7), 115_088_984 - 2_049_000, 0.01),
     "baseline/regnety_032": ((1512, 7, 7), 19_436_338 - 1_513_000, 0.1),
@@ -180,6 +180,9 @@ def test_an_image_too_small_for_the_backbone_is_refused(build):
     assert backbone.training
 
 
+DROP = {"after": ["conv_stem"], "size": 5, "probability": 0.1}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -208,6 +211,7 @@ def test_an_image_too_small_for_the_backbone_is_refused(build):
         ({"strides": "keras"}, r"backbone\.strides=keras: expected 'keras_v1'"),
         ({"strides": "keras_v1"}, r"only a ResNet has such strides, not test_efficientnet"),
         ({"keras_momentum": 2}, r"backbone\.keras_momentum=2: expected less than or equal to 1"),
+        ({"drop_block": DROP}, r"no module without weights conv_stem, but for example blocks"),
         ({"inputsize": 224}, r"inputsize: there is no such key\. Did you mean backbone\.in"),
     ],
 )

@@ -82,11 +82,15 @@ def test_the_same_images_elsewhere_are_the_same_run_and_others_another(config, a
 # --- cut, and gone on ------------------------------------------------------------------------
 
 
+PLATEAU = "augment=datta scheduler.patience=0 scheduler.threshold=9"
+STEPS = "augment=cutout sampler=balanced scheduler=multistep scheduler.milestones=[2]"
+
+
 @pytest.mark.parametrize("workers", [0, 1])  # which fetch batches before the epoch has begun
-def test_a_resumed_run_equals_an_uninterrupted_one(config, tmp_path, workers):
+@pytest.mark.parametrize("choices", [PLATEAU, f"{STEPS} scheduler.gamma=0.2"])
+def test_a_resumed_run_equals_an_uninterrupted_one(config, tmp_path, workers, choices):
     # A scheduler that reduces after every epoch shows whether its step is lost on resuming.
-    recipe = ["augment=datta", "scheduler.patience=0", "scheduler.threshold=9"]
-    recipe += [f"machine.workers={workers}"]
+    recipe = [*choices.split(), f"machine.workers={workers}"]
     whole = run(config(*recipe, "trainer.max_epochs=3"))
     cut = config(*recipe, "trainer.max_epochs=3", f"machine.runs={tmp_path / 'cut'}")
     directory = RunDirectory(tmp_path / "cut" / Path(*whole.path.parts[-3:]))
