@@ -17,7 +17,7 @@ class LesionModule(pl.LightningModule):
 
     Args:
         network: image, metadata → logits.
-        loss: logits, label → scalar.
+        loss: logits, label → scalar; its `at(epoch)`, where it has one, is called in each epoch.
         optimizer: of the network's parameters.
         scheduler: of the optimizer; steps after each epoch, ReduceLROnPlateau on its validation
             loss; None for a learning rate that stays.
@@ -44,7 +44,8 @@ class LesionModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(description)
-        self.network, self.loss = network, loss
+        self.network = network
+        self.loss: Any = loss
         self.optimizer, self.scheduler, self.seed = optimizer, scheduler, seed
         self.memory_format, self.compile_mode = memory_format, compile_mode
         # To validate its arguments a metric would wait for the device in every step.
@@ -68,6 +69,8 @@ class LesionModule(pl.LightningModule):
         if batch_idx == 0:
             self._loss, self._trained = torch.zeros((), device=self.device), 0
             torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+            if hasattr(self.loss, "at"):
+                self.loss.at(self.current_epoch)
 
     def logits(self, batch: Batch) -> Tensor:
         """Return logits (B, C)."""

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
 
-from skinlesion.training.loss import CrossEntropy
+from skinlesion.training.loss import CrossEntropy, MultiWeightedLoss
 
 HAM10000 = [327, 514, 1099, 115, 1113, 6705, 142]  # images of each class, all 10,015
 
@@ -75,6 +75,36 @@ def test_focal_loss_of_a_certain_sample_has_a_finite_gradient():
     assert logits.grad.isfinite().all()
 
 
+def test_multi_weighted_loss_worked_out_by_hand():
+    # p = 1/2 and 3/4: BCE log 2 and log 4, easy by (1/2)^2 and (3/4)^2; the class weighs 5.
+    loss = MultiWeightedLoss([1, 1], weight=[5, 1])
+    found = loss(torch.tensor([[0.0, math.log(3)]]), torch.tensor([0]))
+    expected = 30 * 5 * (math.log(2) / 4 + math.log(4) * 9 / 16) / 2
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    # p = 1/20 of the true class costs log 10 and no more, times (19/20)^2; the other is 1/2.
+    found = loss.eval()(torch.tensor([[-math.log(19), 0.0]]), torch.tensor([0]))
+    expected = 30 * (math.log(10) * 0.95**2 + math.log(2) / 4) / 2
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match=r"focus=2\.0, clip=1: expected"):
+        MultiWeightedLoss([1, 1], clip=1)
+
+
+@pytest.mark.parametrize(
+    ("choice", "epoch", "power"),
+    [("mwnl", 0, 1.2)]
+    + [("mwnl_cumulative", e, k) for e, k in ((0, 0), (20, 0), (40, 0.3), (60, 1.2), (99, 1.2))]
+    + [("deferred", 59, None), ("deferred", 60, 1)],
+)
+def test_the_weights_of_an_epoch(plain, choice, epoch, power):
+    node = plain(f"loss={choice}").loss
+    loss = instantiate(node, counts=HAM10000)
+    loss.at(epoch)
+    scores = [n ** -(power or 0) for n in HAM10000]  # k = 1.2 ((e - 20) / 40)^2
+    if choice == "deferred":
+        scores = [(1 - 0.999**n) ** -(power or 0) for n in HAM10000]
+    assert loss.weight.tolist() == pytest.approx([7 * s / sum(scores) for s in scores], rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -84,6 +114,8 @@ def test_focal_loss_of_a_certain_sample_has_a_finite_gradient():
         ({"weight": "effective", "beta": 1}, "beta=1: expected a number from 0, below 1"),
         ({"focus": -1}, "focus=-1: expected a number from 0"),
         ({"divide_by": "sum"}, "divide_by=sum: expected one of batch, weights"),
+        ({"schedule": {"from": 9, "to": 3, "power": 1}}, "epochs 0 <= from <= to"),
+        ({"schedule": {"to": 3}}, r"schedule=\{'to': 3\}: expected from, to and power"),
     ],
 )
 def test_a_wrong_argument_is_named(arguments, message):

@@ -83,11 +83,14 @@ def test_the_same_images_elsewhere_are_the_same_run_and_others_another(config, a
 
 
 PLATEAU = "augment=datta scheduler.patience=0 scheduler.threshold=9"
-STEPS = "augment=cutout sampler=balanced scheduler=multistep scheduler.milestones=[2]"
+STEPS = (
+    "augment=cutout sampler=balanced scheduler=multistep scheduler.milestones=[2] "
+    "scheduler.gamma=0.2 loss=mwnl_cumulative loss.schedule.from=0 loss.schedule.to=2"
+)
 
 
 @pytest.mark.parametrize("workers", [0, 1])  # which fetch batches before the epoch has begun
-@pytest.mark.parametrize("choices", [PLATEAU, f"{STEPS} scheduler.gamma=0.2"])
+@pytest.mark.parametrize("choices", [PLATEAU, STEPS])
 def test_a_resumed_run_equals_an_uninterrupted_one(config, tmp_path, workers, choices):
     # A scheduler that reduces after every epoch shows whether its step is lost on resuming.
     recipe = [*choices.split(), f"machine.workers={workers}"]
