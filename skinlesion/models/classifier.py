@@ -17,6 +17,7 @@ from skinlesion.models.backbone import Backbone
 from skinlesion.models.metadata import GessertMLP, MetadataMLP
 from skinlesion.models.soft_attention import ReleasedSoftAttention, SoftAttention
 from skinlesion.models.spec import BackboneSpec
+from skinlesion.models.spectral import SpectralLayer
 
 Initialiser = Literal["keras", "torch"]
 
@@ -26,7 +27,8 @@ class Classifier(nn.Module):
 
     Args:
         backbone: image → feature map t.
-        attention: called with the channels of t, gives the soft attention; None for none.
+        attention: called with the shape (C, h, w) of t, gives the soft attention, or what else
+            sees t and keeps its shape; None for none.
         metadata: the metadata branch; None for none.
         classes: C, the number of classes.
         dropout: probability of dropping a feature of the image before the dense layer.
@@ -44,7 +46,7 @@ class Classifier(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        attention: Callable[[int], nn.Module] | None,
+        attention: Callable[[tuple[int, ...]], nn.Module] | None,
         metadata: MetadataMLP | GessertMLP | None,
         classes: int,
         dropout: float = 0.5,
@@ -62,7 +64,7 @@ class Classifier(nn.Module):
                 "map (B, C, h, w): choose a node further from the end, or attention=none."
             )
         self.backbone = backbone
-        self.attention = attention(shape[0]) if attention else None
+        self.attention = attention(shape) if attention else None
         self.metadata = metadata
         self.dropout = Dropout(dropout)
         self.pool = POOLS[pooling]
@@ -121,8 +123,9 @@ class Dropout(nn.Dropout):
 
 POOLS: Mapping[str, Callable[[Tensor], Tensor]] = {"max": max_pool, "average": average_pool}
 ATTENTIONS: Mapping[str, Callable[..., nn.Module] | None] = {
-    "paper": SoftAttention,
-    "released": ReleasedSoftAttention,
+    "paper": lambda shape, **options: SoftAttention(shape[0], **options),
+    "released": lambda shape, **options: ReleasedSoftAttention(shape[0], **options),
+    "spectral": SpectralLayer,
     "none": None,
 }
 BRANCHES: Mapping[str, Callable[..., MetadataMLP | GessertMLP] | None] = {
@@ -147,7 +150,7 @@ def build_classifier(
 
     Args:
         backbone: the fields of a `BackboneSpec`.
-        attention: `name` (paper, released, none) and the arguments of that soft attention.
+        attention: `name` (paper, released, spectral, none) and the arguments of that layer.
         metadata: `name` (paper, gessert, none) and the arguments of that metadata branch.
         classes: number of classes.
         properties: encoded features of each property of the metadata; empty: there is no metadata.
@@ -168,7 +171,7 @@ def build_classifier(
             )
         network = Classifier(
             Backbone(validated(BackboneSpec, dict(backbone), where="backbone")),
-            attention=(lambda channels: attend(channels, **attend_options)) if attend else None,
+            attention=(lambda shape: attend(shape, **attend_options)) if attend else None,
             metadata=branch(properties, **branch_options) if branch else None,
             classes=classes,
             dropout=dropout,

@@ -92,7 +92,8 @@ def explain(
                 "no positions to look at."
             )
         attention: Any = network.attention
-        maps = None if attention is None else attention.maps(t)[0].cpu().double().numpy()
+        soft = hasattr(attention, "maps")  # a spectral layer has none
+        maps = attention.maps(t)[0].cpu().double().numpy() if soft else None
     return Explanation(fitted, prediction, target, maps, _grad_cam(model, batch, encoded, target))
 
 

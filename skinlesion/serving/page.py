@@ -158,7 +158,7 @@ def about(model: LesionModel, path: Path) -> str:
     if directory.predictions.is_file():
         config = OmegaConf.to_container(directory.config)
         part = Measured.reported(read_predictions(directory.predictions))
-    return PIECES.about(model, model.network.attention is not None, config, part)
+    return PIECES.about(model, hasattr(model.network.attention, "maps"), config, part)
 
 
 def _draw_samples(model: LesionModel) -> list[tuple[str, Pixels, dict[str, Any]]]:

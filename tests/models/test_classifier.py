@@ -239,11 +239,16 @@ def test_plain_values_reach_the_parts_and_build_the_same_network_again(config, i
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"attention": "all"}, r"attention\.name=all: expected one of paper, released, none"),
+        (
+            {"attention": "all"},
+            r"attention\.name=all: expected one of paper, released, spectral, none",
+        ),
         ({"metadata": "mlp"}, r"^metadata\.name=mlp: expected one of paper, gessert, none"),
         ({"attention": {"name": "paper", "map": 3}}, r"unexpected keyword argument 'map'"),
         ({"attention": {"name": "none", "maps": 3}}, r"none takes no arguments, found maps"),
         ({"attention": {"name": "paper", "maps": 0}}, r"attention\.maps=0: expected at least 1"),
+        ({"attention": {"name": "spectral", "transform": "fft"}}, r"transform=fft: .* dct, dft"),
+        ({"attention": {"name": "spectral", "initial": "one"}}, r"initial=one: .* spectral, rand"),
         ({"attention": {"name": "paper", "gamma": "much"}}, r"cannot be built: .*'much'"),
         ({"attention": {"name": "released", "maps": 0}}, r"attention\.maps=0: expected at least 1"),
         ({"metadata": {"name": "paper", "layers": 0}}, r"metadata\.layers=0: expected at least 1"),

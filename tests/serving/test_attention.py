@@ -51,11 +51,12 @@ def test_every_kind_of_attention_is_explained_and_none_leaves_grad_cam(changed, 
     channels = changed.network.attention.conv.in_channels
     changed.network.attention = ReleasedSoftAttention(channels)
     assert explain(changed, photo).maps.shape[0] == 16
-    network = changed.description["network"] | {"attention": {"name": "none"}}
-    changed.network = build_classifier(**network).eval()
-    without = explain(changed, photo)
-    assert without.maps is without.attention is None
-    assert without.cam.ndim == 2
+    for name in ("none", "spectral"):
+        network = changed.description["network"] | {"attention": {"name": name}}
+        changed.network = build_classifier(**network).eval()
+        without = explain(changed, photo)
+        assert without.maps is without.attention is None
+        assert without.cam.ndim == 2
     with pytest.raises(SkinlesionError, match=r"no class melanoma: expected akiec.*vasc"):
         explain(changed, photo, target="melanoma")
 
