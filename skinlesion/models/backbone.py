@@ -59,6 +59,7 @@ class Backbone(nn.Module):
                 module.inplace = False  # in place, autograd copies the input first
         self._full_names = set(model.state_dict())
         self.uninitialised: list[str] = []
+        self.frozen = False
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", 255.0 * torch.tensor(spec.mean).view(3, 1, 1))
@@ -70,11 +71,21 @@ class Backbone(nn.Module):
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = self.spec.keras_momentum
 
+    def freeze(self) -> None:
+        """Train nothing here: neither weights nor batch norms' statistics."""
+        self.frozen = True
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Leave evaluation mode unless frozen."""
+        return super().train(mode and not self.frozen)
+
     def load(self, weights: str) -> None:
         """Take pretrained weights.
 
         Args:
-            weights: `imagenet` (timm's pinned tag, downloaded once), `none`, or a file's path.
+            weights: `imagenet` (timm's pinned tag, downloaded once), `none`, or a file's path,
+                perhaps of a whole trained network.
 
         Raises:
             SkinlesionError: if the weights cannot be had or do not fit.

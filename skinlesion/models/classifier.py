@@ -35,6 +35,8 @@ class Classifier(nn.Module):
         pooling: `max`, 2x2 with stride 2 (released code), or `average`, over all positions.
         hidden: units of a dense layer with ReLU before the last one (Table 9's Dense(512)); None
             for none.
+        hidden_norm: `batch`, a batch norm between that layer and its ReLU (Gessert et al. 2020);
+            None for none.
 
     Shape:
         image (B, 3, H, W) uint8, metadata (B, M) float → logits (B, C).
@@ -52,8 +54,13 @@ class Classifier(nn.Module):
         dropout: float = 0.5,
         pooling: str = "max",
         hidden: int | None = None,
+        hidden_norm: str | None = None,
     ) -> None:
         super().__init__()
+        if hidden_norm not in (None, "batch") or (hidden_norm and hidden is None):
+            raise ValueError(
+                f"hidden_norm={hidden_norm}: expected null, or batch with hidden units"
+            )
         if pooling not in POOLS:
             raise ValueError(f"pooling={pooling}: expected one of {listing([*POOLS])}")
         shape = backbone.feature_shape()
@@ -71,6 +78,7 @@ class Classifier(nn.Module):
         t = torch.empty(1, *shape)
         width = self._pooled(t).shape[1] + (metadata.width if metadata else 0)
         self.hidden = None if hidden is None else nn.Linear(width, hidden)
+        self.hidden_norm = None if hidden_norm is None else nn.BatchNorm1d(hidden or 0)
         self.dense = nn.Linear(width if hidden is None else hidden, classes)
 
     def forward(self, image: Tensor, metadata: Tensor) -> Tensor:
@@ -79,7 +87,10 @@ class Classifier(nn.Module):
         if self.metadata is not None:
             features = torch.cat([features, self.metadata(metadata)], dim=1)  # (B, F + M')
         if self.hidden is not None:
-            features = self.hidden(features).relu()  # (B, hidden)
+            features = self.hidden(features)  # (B, hidden)
+            if self.hidden_norm is not None:
+                features = self.hidden_norm(features)
+            features = features.relu()
         return self.dense(features)  # (B, classes)
 
     def _pooled(self, t: Tensor) -> Tensor:
@@ -144,6 +155,7 @@ def build_classifier(
     dropout: float = 0.5,
     pooling: str = "max",
     hidden: int | None = None,
+    hidden_norm: str | None = None,
     initialiser: Initialiser = "keras",
 ) -> Classifier:
     """Build the network, without pretrained weights.
@@ -154,7 +166,7 @@ def build_classifier(
         metadata: `name` (paper, gessert, none) and the arguments of that metadata branch.
         classes: number of classes.
         properties: encoded features of each property of the metadata; empty: there is no metadata.
-        dropout, pooling, hidden: see `Classifier`.
+        dropout, pooling, hidden, hidden_norm: see `Classifier`.
         initialiser: see `initialise`.
 
     Raises:
@@ -177,6 +189,7 @@ def build_classifier(
             dropout=dropout,
             pooling=pooling,
             hidden=hidden,
+            hidden_norm=hidden_norm,
         )
         initialise(network, initialiser)
     except (TypeError, ValueError, RuntimeError) as error:  # of the layers, for such arguments

@@ -6,15 +6,19 @@ backbones needs one path.
 
 A `.safetensors` file may carry in its header, as text: `backbone`, `timm_model`, `timm_kwargs`
 (JSON), `mean`, `std` (JSON, for pixels in 0…1), `channels`, `strides` (`keras_v1`) and `source`.
+A finished run, its best.ckpt or an exported model.safetensors gives its backbone, fed as it was.
 Without such a header, and for `.pth` files, the backbone's config says how to build and feed it.
 """
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import requests
+import torch
 from safetensors import SafetensorError, safe_open
 from timm.models import clean_state_dict, load_state_dict
 from torch import Tensor, nn
@@ -40,7 +44,7 @@ def resolve_spec(spec: BackboneSpec, weights: str) -> BackboneSpec:
         )
     if weights in ("imagenet", "none"):
         return spec
-    header = _header(_existing(weights))
+    header = _header(_existing(weights)) or _trained(weights)
     if (owner := header.get("backbone", spec.name)) != spec.name:
         raise SkinlesionError(
             f"{weights} holds weights of {owner}, but backbone={spec.name} was asked for. "
@@ -58,7 +62,8 @@ def find_weights(weights: str, backbone: str) -> str:
     """Return the file in a folder of weights that belongs to a backbone; other weights as they are.
 
     Args:
-        weights: `imagenet`, `none`, the path of a file, or of a folder of `.safetensors` files.
+        weights: `imagenet`, `none`, the path of a file, of a run directory, or of a folder of
+            `.safetensors` files.
         backbone: the config's name.
 
     Raises:
@@ -66,6 +71,10 @@ def find_weights(weights: str, backbone: str) -> str:
     """
     if weights in ("imagenet", "none", "") or not Path(weights).is_dir():
         return weights
+    if (best := Path(weights) / "checkpoints" / "best.ckpt").is_file():
+        if not (Path(weights) / "DONE").exists():
+            raise SkinlesionError(f"weights={weights}: this run is not finished; finish it first.")
+        return str(best)
     owners = {path: _header(path).get("backbone") for path in Path(weights).glob("*.safetensors")}
     found = sorted(path for path, owner in owners.items() if owner == backbone)
     if len(found) == 1:
@@ -130,11 +139,9 @@ def load_state(path: str) -> dict[str, Tensor]:
     within = {name[6:]: value for name, value in state.items() if name.startswith("model.")}
     state = clean_state_dict(within) or state
     state.pop("n_averaged", None)  # torch's moving average counts
-    if any(name.startswith(("network.backbone.", "backbone.trunk.")) for name in state):
-        raise SkinlesionError(
-            f"{path} holds a whole network that skinlesion trained, not the weights of a backbone: "
-            "it is a model for skinlesion predict."
-        )
+    whole = re.compile(r"(network\.)?backbone\.trunk\.")  # as skinlesion trains and exports it
+    if trunk := {whole.sub("", n, count=1): v for n, v in state.items() if whole.match(n)}:
+        return trunk
     if not all(isinstance(value, Tensor) and not value.is_meta for value in state.values()):
         raise SkinlesionError(
             f"{path} holds no state dict (names and tensors), but {listing([*state])}."
@@ -189,12 +196,32 @@ def _existing(path: str) -> Path:
     return file
 
 
+def _trained(path: str) -> dict[str, str]:
+    """Return the like of a header for a trained network's checkpoint; empty for other files."""
+    try:
+        told = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return _told(told["hyper_parameters"]["network"]) if isinstance(told, dict) else {}
+    except Exception:  # no file that torch wrote, or no run's: who loads it says what is wrong
+        return {}
+
+
+def _told(network: dict[str, Any]) -> dict[str, str]:
+    """Return a backbone's fields, in a network's description, as a header has them."""
+    fields = network["backbone"]
+    texts = {"timm_model": fields["timm_model"], "backbone": fields["name"]}
+    texts |= {n: fields[n] for n in ("channels", "strides") if fields.get(n)}
+    values = {n: fields[n] for n in ("timm_kwargs", "mean", "std") if fields.get(n)}
+    return texts | {name: json.dumps(value) for name, value in values.items()}
+
+
 def _header(path: Path) -> dict[str, str]:
     """Return a safetensors file's own text fields; empty for other kinds."""
     if path.suffix != ".safetensors":
         return {}
     try:
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except (OSError, SafetensorError) as error:
+            header = file.metadata() or {}
+        described = json.loads(header["skinlesion"]) if "skinlesion" in header else None
+        return header if described is None else _told(described["network"])
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
         raise SkinlesionError(f"{path} cannot be read as safetensors: {error}") from None

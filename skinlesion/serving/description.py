@@ -34,6 +34,7 @@ class _Network(BaseModel, extra="forbid"):
     dropout: Annotated[Finite, Field(ge=0, le=1)] = 0.5
     pooling: str = "max"
     hidden: Size | None = None
+    hidden_norm: str | None = None
 
 
 class _Property(BaseModel, extra="forbid"):

@@ -76,11 +76,14 @@ def build(job: Job, compute: Compute, data: CheckedArchive) -> Parts:
         "dropout": job.dropout,
         "pooling": job.pooling,
         "hidden": job.hidden,
+        **({"hidden_norm": job.hidden_norm} if job.hidden_norm else {}),
     }
     pl.seed_everything(job.seed, verbose=False)
     network = build_classifier(**description, initialiser=job.initialiser)
     if job.batch_norm == "keras":
         network.backbone.move_statistics_as_keras()
+    if job.freeze:
+        network.backbone.freeze()
     network.to(memory_format=compute.memory_format)  # type: ignore[call-overload]
     loss = instantiate(job.loss, counts=data.counts)
     augment = instantiate(job.augment)

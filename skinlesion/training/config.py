@@ -93,6 +93,8 @@ class Job(_Node):
     dropout: Share
     pooling: str
     hidden: Positive | None
+    hidden_norm: Literal["batch"] | None
+    freeze: Literal[True] | None
     missing_metadata: Literal["category", "zero"]
     precision: Literal["32-true", "bf16-mixed"] | None
     sweep: Any

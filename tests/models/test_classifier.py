@@ -187,6 +187,23 @@ def test_one_training_step_gives_every_parameter_a_finite_gradient(config, image
     assert next(network.backbone.parameters()).grad.any()
 
 
+def test_a_frozen_backbone_stays_as_it_is_and_the_norm_stands_before_the_relu(config, image):
+    options = {"hidden": 8, "hidden_norm": "batch"}
+    network = network_of(config(), "none", "gessert", **options)
+    network.backbone.freeze()
+    before = {n: v.clone() for n, v in network.backbone.state_dict().items()}
+    optimizer = torch.optim.Adam(network.parameters(), weight_decay=0.1)
+    features = features_of(network.train(), image, METADATA)
+    F.cross_entropy(network(image, METADATA), torch.tensor([0, 6])).backward()
+    optimizer.step()
+    for name, value in network.backbone.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    # Of two samples the batch norm makes -1 and 1, of which the ReLU leaves one.
+    assert ((features == 0).sum(dim=0) == 1).all()
+    assert features.max().item() == pytest.approx(1, abs=0.01)
+    assert network.hidden_norm.weight.grad.isfinite().all()
+
+
 @pytest.mark.parametrize(("metadata", "layers"), [("paper", 2), ("gessert", 3)])
 def test_keras_starts_dense_layers_glorot_uniform_without_bias(config, metadata, layers):
     torch.manual_seed(0)
@@ -258,6 +275,7 @@ def test_plain_values_reach_the_parts_and_build_the_same_network_again(config, i
         ({"metadata": {"name": "gessert", "missing": 1}}, r"metadata\.missing=1: expected a prob"),
         ({"properties": []}, r"metadata\.name=paper, but .* metadata=none"),
         ({"pooling": "min"}, r"pooling=min: expected one of max, average"),
+        ({"hidden_norm": "batch"}, r"hidden_norm=batch: expected null, or batch with hidden"),
         ({"dropout": 1.5}, r"cannot be built: dropout .* between 0 and 1, but got 1\.5"),
         ({"classes": -1}, r"cannot be built: .*negative dimension"),
     ],

@@ -1,6 +1,7 @@
 """Pretrained weights: files of every kind, sound and damaged, and timm's tags without a network."""
 
 import argparse
+import json
 import logging
 import pickle
 from collections import OrderedDict
@@ -162,12 +163,31 @@ def test_code_in_a_file_is_refused_and_not_run(refused, tmp_path, save):
 
 
 @pytest.mark.parametrize("prefix", ["network.", ""], ids=["checkpoint", "exported"])
-def test_a_network_of_our_own_is_refused_by_what_it_is(refused, config, tmp_path, prefix):
+def test_a_network_of_our_own_gives_its_backbone_fed_as_it_was(config, tmp_path, prefix):
     parts = {"attention": {"name": "paper"}, "metadata": {"name": "none"}}
-    network = build_classifier(config(), **parts, classes=7, properties=[])
+    fed = config(mean=[0.1, 0.2, 0.3], keras_momentum=None)
+    network = build_classifier(fed, **parts, classes=7, properties=[])
     content = prefixed(network.state_dict(), prefix)
-    file = saved({"state_dict": content} if prefix else content, tmp_path / "best.ckpt")
-    refused(file, "best.ckpt holds a whole network that skinlesion trained")
+    told, file = {"network": {"backbone": fed}}, tmp_path / "checkpoints" / "best.ckpt"
+    file.parent.mkdir()
+    if prefix:
+        torch.save({"state_dict": content, "hyper_parameters": told}, file)
+        with pytest.raises(SkinlesionError, match="this run is not finished"):
+            find_weights(str(tmp_path), "tiny")
+        (tmp_path / "DONE").touch()
+        assert find_weights(str(tmp_path), "tiny") == str(file)
+    else:
+        file = file.with_name("model.safetensors")
+        save_file(content, file, {"skinlesion": json.dumps(told)})
+    spec = resolve_spec(validated(BackboneSpec, config()), str(file))
+    assert spec.mean == (0.1, 0.2, 0.3)
+    backbone = Backbone(spec)
+    backbone.load(str(file))
+    assert not backbone.uninitialised
+    for name, value in backbone.trunk.state_dict().items():
+        assert torch.equal(value, network.backbone.trunk.state_dict()[name])
+    with pytest.raises(SkinlesionError, match="holds weights of tiny, but backbone=other"):
+        resolve_spec(validated(BackboneSpec, config(name="other")), str(file))
 
 
 @pytest.mark.parametrize(
