@@ -17,7 +17,6 @@ from skinlesion.models.backbone import Backbone
 from skinlesion.models.metadata import GessertMLP, MetadataMLP
 from skinlesion.models.soft_attention import ReleasedSoftAttention, SoftAttention
 from skinlesion.models.spec import BackboneSpec
-from skinlesion.models.spectral import SpectralLayer
 
 Initialiser = Literal["keras", "torch"]
 
@@ -132,11 +131,17 @@ class Dropout(nn.Dropout):
         return values * (kept / (1 - self.p)).to(values.dtype)
 
 
+def _spectral(shape: tuple[int, ...], **options: Any) -> nn.Module:
+    from skinlesion.models.spectral import SpectralLayer  # few runs need it
+
+    return SpectralLayer(shape, **options)
+
+
 POOLS: Mapping[str, Callable[[Tensor], Tensor]] = {"max": max_pool, "average": average_pool}
 ATTENTIONS: Mapping[str, Callable[..., nn.Module] | None] = {
     "paper": lambda shape, **options: SoftAttention(shape[0], **options),
     "released": lambda shape, **options: ReleasedSoftAttention(shape[0], **options),
-    "spectral": SpectralLayer,
+    "spectral": _spectral,
     "none": None,
 }
 BRANCHES: Mapping[str, Callable[..., MetadataMLP | GessertMLP] | None] = {

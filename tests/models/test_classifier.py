@@ -204,6 +204,16 @@ def test_a_frozen_backbone_stays_as_it_is_and_the_norm_stands_before_the_relu(co
     assert network.hidden_norm.weight.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "resnet50"])
+@pytest.mark.parametrize("transform", ["dct", "dft"])
+def test_a_spectral_layer_learns_behind_very_different_backbones(config, image, name, transform):
+    attention = {"name": "spectral", "transform": transform}
+    network = network_of(config(name, input_size=64), attention).train()
+    F.cross_entropy(network(image, METADATA), torch.tensor([0, 6])).backward()
+    assert network.attention.rows.grad.any()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+
+
 @pytest.mark.parametrize(("metadata", "layers"), [("paper", 2), ("gessert", 3)])
 def test_keras_starts_dense_layers_glorot_uniform_without_bias(config, metadata, layers):
     torch.manual_seed(0)
