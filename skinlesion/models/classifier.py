@@ -82,6 +82,10 @@ class Classifier(nn.Module):
 
     def forward(self, image: Tensor, metadata: Tensor) -> Tensor:
         """Return logits (B, C); the metadata is not read where there is no metadata branch."""
+        return self.dense(self.features(image, metadata))  # (B, classes)
+
+    def features(self, image: Tensor, metadata: Tensor) -> Tensor:
+        """Return what the last layer sees (B, F)."""
         features = self._pooled(self.backbone(image))  # (B, F)
         if self.metadata is not None:
             features = torch.cat([features, self.metadata(metadata)], dim=1)  # (B, F + M')
@@ -90,7 +94,7 @@ class Classifier(nn.Module):
             if self.hidden_norm is not None:
                 features = self.hidden_norm(features)
             features = features.relu()
-        return self.dense(features)  # (B, classes)
+        return features
 
     def _pooled(self, t: Tensor) -> Tensor:
         """Return what the dense layer sees of t (B, C, h, w): (B, 2C⌈h/2⌉⌈w/2⌉) with attention."""

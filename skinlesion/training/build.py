@@ -86,6 +86,10 @@ def build(job: Job, compute: Compute, data: CheckedArchive) -> Parts:
         network.backbone.freeze()
     network.to(memory_format=compute.memory_format)  # type: ignore[call-overload]
     loss = instantiate(job.loss, counts=data.counts)
+    teacher = None
+    if job.teacher is not None:
+        samples, classes = len(data.frame), len(data.classes)
+        teacher = instantiate(job.teacher, network=network, samples=samples, classes=classes)
     augment = instantiate(job.augment)
     if augment is not None and (compute.resident is False or not augment.DRAWS):
         if compute.resident:
@@ -108,6 +112,7 @@ def build(job: Job, compute: Compute, data: CheckedArchive) -> Parts:
         scheduler,
         classes=len(data.classes),
         seed=job.seed,
+        teacher=teacher,
         memory_format=compute.memory_format,
         compile_mode=compute.compile,
         description={

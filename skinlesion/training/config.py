@@ -108,6 +108,7 @@ class Job(_Node):
     attention: Choice
     metadata: Choice
     loss: Choice
+    teacher: Choice | None
     optimizer: Annotated[Choice, AfterValidator(_adam)]
     scheduler: Choice | None
     trainer: Trainer

@@ -24,6 +24,7 @@ class LesionModule(pl.LightningModule):
         classes: number of classes.
         seed: with the epoch it decides every random number of that epoch.
         memory_format: in which images are handed to the network.
+        teacher: module, batch, logits → what is added to the loss; None for nothing.
         compile_mode: mode of torch.compile; None: eager.
         description: plain values from which the network can be built again, kept in checkpoints.
     """
@@ -39,6 +40,7 @@ class LesionModule(pl.LightningModule):
         classes: int,
         seed: int,
         description: dict[str, Any],
+        teacher: nn.Module | None = None,
         memory_format: torch.memory_format = torch.channels_last,
         compile_mode: str | None = None,
     ) -> None:
@@ -46,6 +48,7 @@ class LesionModule(pl.LightningModule):
         self.save_hyperparameters(description)
         self.network = network
         self.loss: Any = loss
+        self.teacher = teacher
         self.optimizer, self.scheduler, self.seed = optimizer, scheduler, seed
         self.memory_format, self.compile_mode = memory_format, compile_mode
         # To validate its arguments a metric would wait for the device in every step.
@@ -81,6 +84,8 @@ class LesionModule(pl.LightningModule):
         """Return the loss of a batch."""
         logits = self.logits(batch)
         loss = self.loss(logits, batch["label"])
+        if self.teacher is not None:
+            loss = loss + self.teacher(self, batch, logits)
         self.train_accuracy.update(logits, batch["label"])
         self._loss += loss.detach() * len(logits)
         self._trained += len(logits)

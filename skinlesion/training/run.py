@@ -265,6 +265,7 @@ def _quiet() -> None:
     """Silence what Lightning and timm tell every run and no user can act on."""
     for library in ("pytorch_lightning", "timm"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    for pattern in (".*does not have many workers.*", ".*(LeafSpec|tracing).*", ".*is not empty.*"):
-        warnings.filterwarnings("ignore", pattern)
+    quiet = ("does not have many workers", "(LeafSpec|tracing)", "is not empty", "eval mode at")
+    for pattern in quiet:
+        warnings.filterwarnings("ignore", f".*{pattern}.*")
     pd.set_option("display.width", shutil.get_terminal_size().columns)

@@ -82,10 +82,11 @@ def test_the_same_images_elsewhere_are_the_same_run_and_others_another(config, a
 # --- cut, and gone on ------------------------------------------------------------------------
 
 
-PLATEAU = "augment=datta scheduler.patience=0 scheduler.threshold=9"
+PLATEAU = "augment=datta scheduler.patience=0 scheduler.threshold=9 teacher=mean teacher.start=0"
 STEPS = (
     "augment=cutout sampler=balanced scheduler=multistep scheduler.milestones=[2] "
-    "scheduler.gamma=0.2 loss=mwnl_cumulative loss.schedule.from=0 loss.schedule.to=2"
+    "scheduler.gamma=0.2 loss=mwnl_cumulative loss.schedule.from=0 loss.schedule.to=2 "
+    "teacher=crckd teacher.start=1"
 )
 
 
