@@ -28,13 +28,13 @@ CONF = Path(__file__).parents[1] / "conf"
 INTERRUPTED, TERMINATED = 130, 143  # the shell's exit codes for Ctrl-C and SIGTERM
 GRACE = 4.0  # seconds after SIGTERM in which a step at hand may end
 OPTIONAL = ("experiment", "budget", "debug")  # axes without a choice unless one is named
-PATHS = ("machine.data", "machine.runs", "machine.cache", "weights")
+PATHS = ("machine.data", "machine.test", "machine.runs", "machine.cache", "weights")
 COMMANDS = {
     "predict": ("classify images with a trained model", "serving.commands:predict"),
     "explain": ("show where a trained model looks", "serving.commands:explain"),
     "export": ("turn a run into files to carry away", "serving.commands:export"),
     "app": ("show a trained model in the browser", "serving.commands:app"),
-    "evaluate": ("print the metrics of a predictions file", "evaluation.command:command"),
+    "evaluate": ("print a run's metrics, or score it elsewhere", "serving.evaluate:command"),
     "compare": ("compare two runs on the same images", "reporting.commands:compare"),
     "tables": ("write the paper's tables, or a sweep's", "reporting.commands:tables"),
     "report": ("write one page of every run", "reporting.commands:report"),

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unicodedata import normalize
+from zipfile import BadZipFile, ZipFile
 
 from skinlesion.errors import SkinlesionError, listing
 
@@ -82,7 +83,7 @@ def read_rows(path: Path) -> tuple[list[str], dict[int, list[str | None]]]:
 
     Cells are separated by comma, semicolon or tab. The text is UTF-8, UTF-16 or, with a warning,
     Windows-1252. Spaces around cells and names do not count, nor does the index that pandas writes
-    as a column. A cell that is EMPTY is None.
+    as a column. A cell that is EMPTY is None. A `.zip` is the CSV in it.
 
     Raises:
         SkinlesionError: if the file is no table, names of columns repeat, or a row would be lost or
@@ -93,7 +94,7 @@ def read_rows(path: Path) -> tuple[list[str], dict[int, list[str | None]]]:
         first = next(iter(text.lstrip("\r\n").splitlines()), "")
         widths = {mark: len(next(csv.reader([first], delimiter=mark), [])) for mark in SEPARATORS}
         (_, names), *rows = _records(text, max(SEPARATORS, key=lambda mark: widths[mark]))
-    except (OSError, ValueError, csv.Error) as error:  # Unicode's are ValueErrors
+    except (OSError, ValueError, RuntimeError, csv.Error, BadZipFile) as error:  # Unicode's, zip's
         raise SkinlesionError(f"{path} cannot be read as a table: {error}") from None
     kept = [i for i, name in enumerate(names) if not PANDAS_INDEX.fullmatch(name)]
     cells = {line: [None if row[i] in EMPTY else row[i] for i in kept] for line, row in rows}
@@ -110,7 +111,7 @@ def distinct(names: list[str]) -> list[str]:
 
 
 def _text(path: Path) -> str:
-    data = path.read_bytes()
+    data = _unzipped(path) if path.suffix.lower() == ".zip" else path.read_bytes()
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = data.decode("utf-16")
     else:
@@ -122,6 +123,14 @@ def _text(path: Path) -> str:
     if "\0" in text:
         raise ValueError("it holds NUL characters: expected text, such as a spreadsheet's CSV")
     return normalize("NFC", text.lstrip("\ufeff"))
+
+
+def _unzipped(path: Path) -> bytes:
+    with ZipFile(path) as file:
+        names = [name for name in file.namelist() if name.endswith(".csv") and "/." not in name]
+        if len(names) != 1:
+            raise ValueError(f"it holds {listing(names) or 'no CSV'}, expected one CSV")
+        return file.read(names[0])
 
 
 def _records(text: str, separator: str) -> list[tuple[int, list[str]]]:

@@ -1,4 +1,4 @@
-"""The images, wherever people keep them: in folders, or in HAM10000's two zips."""
+"""The images, wherever people keep them: in folders, or in the zips of HAM10000 and ISIC 2018."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ from skinlesion.data.pixels import MOST_BYTES, SUFFIXES, check_size, decode, rea
 from skinlesion.data.region import Region, keep_region
 from skinlesion.errors import SkinlesionError
 
-ZIPS = "HAM10000_images_part_*.zip"
+ZIPS = ("HAM10000_images_part_*.zip", "ISIC2018_Task3_Test_*.zip")
 MASKS, OF_MASK = "HAM10000_segmentations_lesion_tschandl.zip", "{}_segmentation"
 # A RuntimeError is a zip's encryption, or a compression that Python does not know.
 UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -41,14 +41,15 @@ class _Entry(NamedTuple):
 class ImageArchive:
     """JPEGs, PNGs and WebPs by image id, in zips or folders.
 
-    Looks for images in `root`, in its folders, and in its `HAM10000_images_part_*.zip`; for the
-    lesions' masks (`<image id>_segmentation.png`) there and in HAM10000's zip of them.
+    Looks for images in `root`, in its folders, and in its `ZIPS`; for the lesions' masks
+    (`<image id>_segmentation.png`) there and in HAM10000's zip of them.
 
     Args:
         root: the folder.
         region: what of each image is shown, by its lesion's mask; None for all of it.
 
     Attributes:
+        ids: of the images.
         ambiguous: image id → its files, where there are two that differ, as a mask and its image;
             those of one size are compared when they are read.
 
@@ -62,8 +63,10 @@ class ImageArchive:
         self.root, self.region = root, region
         self._zips: dict[Path, zipfile.ZipFile] = {}
         self._entries: dict[str, list[_Entry]] = {}
+        self.ids = self._entries.keys()
         self.ambiguous: dict[str, str] = {}
-        for path in (*sorted(root.glob(ZIPS)), *(root.glob(MASKS) if region else ())):
+        patterns = (*ZIPS, MASKS) if region else ZIPS
+        for path in sorted(path for pattern in patterns for path in root.glob(pattern)):
             self._open_zip(path)
         for folder in (*sorted(path for path in root.iterdir() if path.is_dir()), root):
             with os.scandir(folder) as files:
@@ -98,6 +101,11 @@ class ImageArchive:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def borrow(self, other: "ImageArchive", image_ids: Iterable[str]) -> None:
+        """Read these images from another archive."""
+        self._zips |= other._zips
+        self._entries |= {name: other._entries[name] for name in image_ids}
 
     def read(self, image_id: str) -> bytes:
         """Return the bytes of an image; safe to call from several threads.

@@ -1,4 +1,4 @@
-"""`skinlesion data`: fetch HAM10000, draw the demo data, or describe data of your own."""
+"""`skinlesion data`: fetch HAM10000 or the ISIC 2018 test set, draw, or describe your own."""
 
 import argparse
 from collections.abc import Callable
@@ -10,7 +10,8 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
     parser.epilog = "HAM10000: Tschandl et al. 2018, doi:10.7910/DVN/DBW86T, CC BY-NC 4.0."
     commands = parser.add_subparsers(metavar="download | demo | describe", required=True)
     fetch = commands.add_parser("download", help="fetch HAM10000 from Harvard Dataverse (3 GB)")
-    fetch.add_argument("--root", type=Path, default=Path("data/ham10000"), help="where to put it")
+    fetch.add_argument("--root", type=Path, help="where to put it (default: in data/)")
+    fetch.add_argument("--test", action="store_true", help="the ISIC 2018 test set instead")
     fetch.add_argument("--server", default="https://dataverse.harvard.edu", help="the Dataverse")
     fetch.set_defaults(task=_download)
     draw = commands.add_parser("demo", help="draw a small set in HAM10000's own layout")
@@ -30,9 +31,10 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
 
 
 def _download(options: argparse.Namespace) -> None:
-    from skinlesion.data.download import download
+    from skinlesion.data.download import FILES, download
 
-    print(*download(options.root, options.server), sep="\n")
+    usual, files = ("isic2018_test", ()) if options.test else ("ham10000", FILES)
+    print(*download(options.root or Path("data", usual), options.server, files), sep="\n")
 
 
 def _demo(options: argparse.Namespace) -> None:

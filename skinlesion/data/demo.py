@@ -30,6 +30,8 @@ MARKER = "demo.json"
 MIN_IMAGES = 80  # four lesions of each class, so that every class can be in every part of a split
 MIN_SIDE = 32
 FIRST_ID = 9_000_000  # lesions and images are numbered from here, far from the real ones
+TESTED = 500_000  # and those of a test set from so many further on
+IMAGES = "HAM10000_images_part_"
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization", "dataset")
 KINDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 ORIGINS, CAMERAS = KINDS.pop("origins"), KINDS.pop("cameras")
@@ -110,6 +112,7 @@ def write_demo(
     seed: int = 0,
     size: tuple[int, int] = (300, 225),
     progress: bool = True,
+    test: bool = False,
 ) -> Path:
     """Write the demo archive into a folder, all at once or not at all, and return the folder.
 
@@ -121,6 +124,7 @@ def write_demo(
         seed: another seed draws other lesions.
         size: width and height of a photograph in pixels, at least `MIN_SIDE` each.
         progress: show a bar where stderr is a terminal.
+        test: draw a test set to these images instead: 15 % as many, in the layout of ISIC 2018's.
 
     Raises:
         SkinlesionError: `images` or `size` too small, or `root` holds something else.
@@ -130,7 +134,10 @@ def write_demo(
             f"A demo of {images} images of {size} pixels is too small: ask for at least "
             f"{MIN_IMAGES} of {MIN_SIDE} x {MIN_SIDE}."
         )
-    marker = json.dumps({"images": images, "seed": seed, "size": list(size), "version": VERSION})
+    whole, first = images, TESTED * test
+    images = max(MIN_IMAGES, images * 15 // 100) if test else images
+    marks = {"images": images, "seed": seed, "size": list(size), "version": VERSION}
+    marker = json.dumps(marks | ({"test_of": whole} if test else {}))
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         found = (root / MARKER).read_text().strip() if (root / MARKER).is_file() else "no demo"
         if found == marker:
@@ -140,7 +147,8 @@ def write_demo(
             "new or empty folder."
         )
     root.parent.mkdir(parents=True, exist_ok=True)
-    lesions, ids = plan(images, seed), [f"ISIC_{FIRST_ID + number:07d}" for number in range(images)]
+    lesions = [lesion._replace(number=first + lesion.number) for lesion in plan(images, seed)]
+    ids = [f"ISIC_{FIRST_ID + first + number:07d}" for number in range(images)]
     # numpy and Pillow let go of the GIL.
     each = in_threads(lambda one: draw_images(one, size, seed), lesions, "", "lesion", progress)
     drawn: dict[int, tuple[bytes, bytes]] = {}
@@ -154,19 +162,19 @@ def write_demo(
             for lesion in lesions
             for number in lesion.images
         ]
-        path = folder / "HAM10000_metadata.csv"
+        half, every = images // 2, range(images)
+        name, zips = "HAM10000_metadata", {f"{IMAGES}1": every[:half], f"{IMAGES}2": every[half:]}
+        if test:
+            name, zips = "ISIC2018_Task3_Test_GroundTruth", {"ISIC2018_Task3_Test_Images": every}
+        path = folder / f"{name}.csv"
         pd.DataFrame(table).to_csv(path, index=False, lineterminator="\n")
-        half, last = range(images // 2), range(images // 2, images)
-        for name, kind, numbers in (
-            ("HAM10000_images_part_1.zip", 0, half),
-            ("HAM10000_images_part_2.zip", 0, last),
-            (MASKS, 1, range(images)),
-        ):
-            with zipfile.ZipFile(folder / name, "w") as file:
+        for archive, numbers in (zips | {Path(MASKS).stem: every}).items():
+            masks = f"{archive}.zip" == MASKS
+            with zipfile.ZipFile(folder / f"{archive}.zip", "w") as file:
                 for number in numbers:
+                    name = f"{OF_MASK.format(ids[number])}.png" if masks else f"{ids[number]}.jpg"
                     # A ZipInfo made by hand is dated 1980, so that the archive's bytes repeat.
-                    written = (f"{ids[number]}.jpg", f"{OF_MASK.format(ids[number])}.png")[kind]
-                    file.writestr(zipfile.ZipInfo(written), drawn[number][kind])
+                    file.writestr(zipfile.ZipInfo(name), drawn[number][masks])
         (folder / MARKER).write_text(marker + "\n")
         if root.exists():
             root.rmdir()

@@ -6,19 +6,21 @@ number can be, in which order the classes stand.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
+from omegaconf import OmegaConf
 
 from skinlesion.data.encoding import UNKNOWN, matching
-from skinlesion.data.schema import TAKEN
+from skinlesion.data.schema import TAKEN, Schema
 from skinlesion.data.table import ENDINGS, join_tables, known_lesions, read_cells
 from skinlesion.errors import SkinlesionError, listing
 from skinlesion.templates import environment
 
+DECLARED = Path(__file__).parents[2] / "conf" / "data"
 MOST_VALUES = 50  # of a property, and no more than half the images
 FEWEST_NUMBERS = 7  # distinct ones; fewer are rather the names of categories
 PLAIN = re.compile(r"[A-Za-z_][\w /-]*", re.ASCII)
@@ -77,6 +79,19 @@ def describe_tables(
         properties=properties,
         left_out=left_out,
     )
+
+
+def named_elsewhere(names: Iterable[str], wanted: Iterable[str]) -> str:
+    """Return a sentence on names that another of conf/data/ declares, to end an error with."""
+    unasked = [*dict.fromkeys(name for name in names if name not in set(wanted))]
+    for path in sorted(DECLARED.glob("*.yaml")):
+        try:
+            schema = Schema.from_config(OmegaConf.select(OmegaConf.load(path), "data"))
+        except SkinlesionError:  # one that adds to another
+            continue
+        if known := [name for name in unasked if name in (*schema.tables, *schema.wanted)]:
+            return f" data={path.stem} reads {listing(known, 12)}."
+    return ""
 
 
 def _classes(cells: pd.DataFrame, label: str | None, one_hot: Sequence[str]) -> dict[str, int]:

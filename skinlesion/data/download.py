@@ -1,8 +1,9 @@
 """Fetch HAM10000 (Tschandl et al. 2018, doi:10.1038/sdata.2018.161) from Harvard Dataverse.
 
 The files are those of doi:10.7910/DVN/DBW86T, version 4.0 (CC BY-NC 4.0), with the sizes and MD5s
-that Dataverse publishes. The table is asked for as it was uploaded (`format=original`): otherwise
-Dataverse serves a tab-separated text of its own, to which the checksum does not belong.
+that Dataverse publishes; for those of the ISIC 2018 test set, it is asked. A table is asked for as
+it was uploaded (`format=original`): otherwise Dataverse serves a tab-separated text of its own, to
+which the checksum does not belong.
 """
 
 import hashlib
@@ -40,6 +41,8 @@ class RemoteFile(NamedTuple):
     md5: str
 
 
+TEST = "ISIC2018_Task3_Test_"
+LISTING = "api/datasets/:persistentId/?persistentId=doi:10.7910/DVN/DBW86T"
 IMAGES, TABLE = "HAM10000_images_part_", "HAM10000_metadata.csv"
 FILES = (
     RemoteFile(f"{IMAGES}1.zip", "3172585", 1_366_522_108, "4639bfa73ab251610530a97c898e6e46"),
@@ -49,7 +52,7 @@ FILES = (
 
 
 def download(root: Path, server: str = SERVER, files: Sequence[RemoteFile] = FILES) -> list[Path]:
-    """Fetch the two image archives and the metadata CSV of HAM10000 into a folder.
+    """Fetch files into a folder: images and table of HAM10000, or of the test set if none is given.
 
     Broken off at any moment, the same call goes on from the bytes that are there (`<name>.part`).
     A file gets its name only after its checksum was found right; one that has both is skipped.
@@ -60,6 +63,7 @@ def download(root: Path, server: str = SERVER, files: Sequence[RemoteFile] = FIL
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
+        files = files or _test_set(server)
         missing = [file for file in files if not _is_there(root / file.name, file)]
         needed = sum(file.size - _size(root / f"{file.name}.part") for file in missing)
         if needed > (free := shutil.disk_usage(root).free):
@@ -79,11 +83,27 @@ def download(root: Path, server: str = SERVER, files: Sequence[RemoteFile] = FIL
         raise SkinlesionError(
             f"The download from {server} failed: {why}. {KEPT} Or by hand: open "
             f"https://doi.org/10.7910/DVN/DBW86T in a browser and put "
-            f"{', '.join(file.name for file in files)} (in its original format) into {root}"
+            f"{', '.join(f.name for f in files) or f'{TEST}*'} (in its original format) into {root}"
         ) from None
     except OSError as error:
         raise SkinlesionError(f"Cannot write into {root}: {error}. {KEPT}") from None
     return [root / file.name for file in files]
+
+
+def _test_set(server: str) -> list[RemoteFile]:
+    """Return the test set's images and table as Dataverse lists them."""
+    answer = requests.get(f"{server}/{LISTING}", headers=HEADERS, timeout=TIMEOUT)
+    try:
+        listed = [file["dataFile"] for file in answer.json()["data"]["latestVersion"]["files"]]
+        by_name = {file["filename"]: file for file in listed}
+        images, table = by_name[f"{TEST}Images.zip"], by_name[f"{TEST}GroundTruth.tab"]
+        place, size = f"{table['id']}?format=original", int(table["originalFileSize"])
+        return [
+            RemoteFile(f"{TEST}Images.zip", str(images["id"]), images["filesize"], images["md5"]),
+            RemoteFile(f"{TEST}GroundTruth.csv", place, size, table["md5"]),
+        ]
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"its list of files lacks {error}") from None
 
 
 def _fetch(session: requests.Session, url: str, path: Path, file: RemoteFile) -> None:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from skinlesion.data.archive import ImageArchive
 from skinlesion.data.schema import Schema
 from skinlesion.data.table import read_table
+from skinlesion.data.test_set import join_test_set
 from skinlesion.errors import SkinlesionError
 
 
@@ -54,7 +55,10 @@ def open_run_images(config: DictConfig, root: Path | None = None) -> RunImages:
     try:
         schema = Schema.from_config(config.data)
         archive = ImageArchive(Path(root), schema.region)
-        table, _ = read_table(archive, schema)
+        table, problems = read_table(archive, schema)
+        if schema.test and (folder := OmegaConf.select(config, "machine.test")):
+            tested = join_test_set(archive, table, problems, Path(folder), config.data)
+            table = pd.concat([table, tested])
     except SkinlesionError as error:
         raise SkinlesionError(str(error).splitlines()[0].rstrip(".:")) from None
     return RunImages(archive, table.set_index("image_id"), tuple(schema.properties))

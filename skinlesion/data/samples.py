@@ -148,7 +148,7 @@ class CheckedArchive:
 
 
 def open_archive(
-    root: Path, data: Mapping[str, Any], split: Split, missing: str = "category"
+    root: Path, data: Any, split: Split, missing: str = "category", test: Path | None = None
 ) -> CheckedArchive:
     """Read and check an archive, split it, and learn the metadata's statistics.
 
@@ -157,6 +157,7 @@ def open_archive(
         data: what it is made of, as conf/data/ says it.
         split: the protocol.
         missing: how `MetadataEncoder` encodes what is unknown.
+        test: folder of the test set, if `data.test` declares one.
 
     Raises:
         SkinlesionError: one error that names all that is wrong, before any image is decoded.
@@ -169,6 +170,12 @@ def open_archive(
         frame = split.apply(frame, schema.classes)
     except SkinlesionError as error:
         problems.append(str(error))
+    if schema.test and test:
+        from skinlesion.data.test_set import join_test_set
+
+        tested = join_test_set(archive, table, problems, test, data)
+        frame = pd.concat([frame, tested.assign(split="test")], ignore_index=True)
+        table = pd.concat([table, tested], ignore_index=True)
     if problems:
         things = "1 thing is" if len(problems) == 1 else f"{len(problems)} things are"
         raise SkinlesionError(

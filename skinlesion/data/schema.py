@@ -94,6 +94,7 @@ class Schema(BaseModel, extra="forbid"):
         limit: about how many images are used; None for all.
         resident: whether all images lie on the device; None: on a GPU with room.
         region: what of each image is shown, by its lesion's mask; None for all of it.
+        test: the forms of a test set of its own (data/test_set.py); None: there is none.
         demo: what is drawn (`skinlesion.data.demo.write_demo`); None for nothing.
     """
 
@@ -104,6 +105,7 @@ class Schema(BaseModel, extra="forbid"):
     limit: Annotated[int, Strict(), Field(ge=1)] | None = None
     resident: bool | None = None
     region: Region | None = None
+    test: list[dict[str, Any]] | None = None
     demo: dict[str, Any] | None = None
 
     @classmethod

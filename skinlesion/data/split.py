@@ -1,9 +1,10 @@
-"""Two protocols, never mixed: which images train, select the checkpoint, and are reported.
+"""Three protocols, never mixed: which images train, select the checkpoint, and are reported.
 
 - by image (`split=paper`): as published; the held-out tenth selects and is reported.
 - by lesion (`split=lesion`): no lesion is in two parts; the test part never selects anything.
+- official (`split=official`): train and val by lesion; test is a set of its own (`data.test`).
 
-Either can be a fold of a k-fold split: the part that is reported is then fold `fold` of `folds`.
+Each can be a fold of a k-fold split: the part that is reported is then fold `fold` of `folds`.
 """
 
 from collections.abc import Sequence
@@ -123,7 +124,7 @@ def split_summary(frame: pd.DataFrame, split: Split, classes: Sequence[str]) -> 
     """Return the split's sizes and its leak report as text for the console."""
     lines = [f"split={split.name}: {len(frame):,} images"]
     leak = leak_report(frame, classes)
-    for part in split.parts:
+    for part in (part for part in PARTS if (frame["split"] == part).any()):
         rows = frame[frame["split"] == part]
         counts = rows["dx"].value_counts()
         sizes = "/".join(str(counts.get(name, 0)) for name in classes)

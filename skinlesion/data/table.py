@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
 
 from skinlesion.data.archive import MASKS, OF_MASK, WAYS, ImageArchive, image_name
 from skinlesion.data.encoding import UNKNOWN, Number, matching
@@ -18,9 +17,8 @@ from skinlesion.data.schema import Schema
 from skinlesion.errors import SkinlesionError, listing
 from skinlesion.files import read_rows
 
-ENDINGS = (".csv", "", ".tab", ".tsv")
+ENDINGS = (".csv", "", ".tab", ".tsv", ".zip")
 FEWEST_LESIONS = 4  # of a class in a subset: enough for three parts
-DECLARED = Path(__file__).parents[2] / "conf" / "data"
 
 log = logging.getLogger(__name__)
 
@@ -130,9 +128,11 @@ def find_tables(root: Path, names: Sequence[str]) -> list[Path]:
         choices = [name] if whole else [f"{name}{ending}" for ending in ENDINGS]
         there = [root / choice for choice in choices if (root / choice).is_file()]
         if not there:
+            from skinlesion.data.describe import named_elsewhere
+
             present = sorted(root.iterdir())
             raise SkinlesionError(
-                f"machine.data={root}: no metadata table. Expected one of {', '.join(choices)}; "
+                f"{root}: no metadata table. Expected one of {', '.join(choices)}; "
                 f"found: {listing([path.name for path in present]) or 'an empty folder'}."
                 f"{named_elsewhere([path.stem for path in present], names)}\n{WAYS}"
             )
@@ -163,6 +163,8 @@ def join_tables(
     ]
     found = [*dict.fromkeys(str(name) for cells in tables for name in cells)]
     if missing := [name for name in expected if name not in found]:
+        from skinlesion.data.describe import named_elsewhere
+
         raise SkinlesionError(
             f"{every}: columns missing: {', '.join(missing)}. Found: {_printed(found, 12)}. "
             f"Expected at least: {', '.join(expected)}; data.classes, data.columns and "
@@ -210,19 +212,6 @@ def read_cells(path: Path) -> pd.DataFrame:
         columns=names,
         dtype=object,
     )
-
-
-def named_elsewhere(names: Iterable[str], wanted: Iterable[str]) -> str:
-    """Return a sentence on names that another of conf/data/ declares, to end an error with."""
-    unasked = [*dict.fromkeys(name for name in names if name not in set(wanted))]
-    for path in sorted(DECLARED.glob("*.yaml")):
-        try:
-            schema = Schema.from_config(OmegaConf.select(OmegaConf.load(path), "data"))
-        except SkinlesionError:  # one that adds to another
-            continue
-        if known := [name for name in unasked if name in (*schema.tables, *schema.wanted)]:
-            return f" data={path.stem} reads {listing(known, 12)}."
-    return ""
 
 
 def known_lesions(written: pd.Series) -> pd.Series:

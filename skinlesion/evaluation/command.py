@@ -1,9 +1,7 @@
-"""`skinlesion evaluate`: the metrics of a predictions file, or of a run that has just ended."""
+"""The metrics of a predictions file, or of a run that has just ended, on the terminal."""
 
-import argparse
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 from skinlesion.runs.directory import RunDirectory
@@ -11,26 +9,19 @@ from skinlesion.runs.directory import RunDirectory
 log = logging.getLogger(__name__)
 
 
-def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int | None]:
-    """Print the metrics of a run from its predictions, split by split."""
-    parser.epilog = "example: skinlesion evaluate runs/resnet50/1f3a5b7c9d/seed0"
-    what = "image_id, lesion_id, split, label, a probability column per class; or a run's directory"
-    parser.add_argument("predictions", type=Path, metavar="PREDICTIONS.csv", help=what)
-    about = "print one JSON object, split to metrics, in full precision"
-    parser.add_argument("--json", action="store_true", help=about)
-    return run
+def show(path: Path, as_json: bool) -> None:
+    """Print the metrics of a predictions file, or of a run's, part by part."""
+    from skinlesion.evaluation.measured import Measured
+    from skinlesion.evaluation.metrics import summary_table
+    from skinlesion.runs.predictions import read_predictions
 
-
-def run(options: argparse.Namespace) -> None:
-    """Evaluate and print."""
-    from skinlesion.evaluation.metrics import evaluate_file, summary_table
-
-    path = options.predictions
-    metrics = evaluate_file(path / "predictions.csv" if path.is_dir() else path)
-    if options.json:
-        print(json.dumps(metrics, indent=2, allow_nan=False))
+    predictions = read_predictions(path / "predictions.csv" if path.is_dir() else path)
+    parts = [Measured(predictions.part(split)) for split in predictions.splits]
+    if as_json:
+        print(json.dumps({part.name: part.metrics for part in parts}, indent=2, allow_nan=False))
     else:
-        print("\n\n".join(f"{split}\n{summary_table(part)}" for split, part in metrics.items()))
+        texts = [f"{p.name}\n{summary_table(p.metrics)}\n{p.intervals()}" for p in parts]
+        print("\n\n".join(texts))
 
 
 def summarise(directory: RunDirectory) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 from skinlesion.evaluation.bootstrap import drawn, interval
 from skinlesion.evaluation.calibration import scale
-from skinlesion.evaluation.metrics import Sample, evaluate, metric_at
+from skinlesion.evaluation.metrics import Sample, evaluate, headlines, metric_at
 from skinlesion.runs.predictions import SELECTED, Predictions
+from skinlesion.text import interval as between
 from skinlesion.text import number
 
 DRAWS = 1000
@@ -63,6 +64,11 @@ class Measured:
         if address not in self._intervals:
             self._intervals[address] = interval(_drawn(self).value(address))
         return self._intervals[address]
+
+    def intervals(self) -> str:
+        """Return the intervals of the numbers that runs are compared by, as a line of text."""
+        ends = [f"{metric_at(a)[1]} {between(self.interval(a))}" for a in headlines(self.classes)]
+        return f"95 % intervals: {', '.join(ends)}"
 
     def text(self, address: str) -> str:
         """Return the number at an address as the registry prints it."""

@@ -78,6 +78,8 @@ class Run:
         self.name = "_".join("-".join(self.place).split())
         self.values = directory.values
         self.config = validated(Facts, self.values, "config.yaml")
+        if self.values["data"].get("test"):  # no split made its test part
+            self.config.by = None
         made = directory.read_json("provenance.json")
         self.provenance = validated(Provenance, made, "provenance.json")
         leaks = directory.read_json("metrics.json")["leak"]
@@ -89,7 +91,7 @@ class Run:
 
     @property
     def protocol(self) -> str:
-        """`by image` or `by lesion`, with the fold if it is one."""
+        """`by image`, `by lesion` or `official`, with the fold if it is one."""
         config = self.config
         name = f"by {config.by}" if config.by else config.split
         return f"{name}, fold {config.fold} of {config.folds}" if config.folds else name

@@ -47,7 +47,10 @@ def open_data(job: Job) -> CheckedArchive:
         from skinlesion.data.demo import write_demo
 
         write_demo(job.machine.data, **job.data["demo"])
-    return open_archive(job.machine.data, job.data, job.split, job.missing_metadata)
+        if job.data.get("test"):
+            write_demo(job.machine.test, **job.data["demo"], test=True)
+    machine = job.machine
+    return open_archive(machine.data, job.data, job.split, job.missing_metadata, machine.test)
 
 
 def build(job: Job, compute: Compute, data: CheckedArchive) -> Parts:

@@ -55,6 +55,7 @@ class Machine(_Node):
 
     runs: Path
     data: Path
+    test: Path
     cache: Path
     workers: Whole | None
     device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu|mps|cuda(:\d+)?)$")]

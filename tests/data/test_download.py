@@ -3,6 +3,7 @@
 import errno
 import gzip
 import hashlib
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -233,3 +234,14 @@ def test_disks_without_space_and_folders_that_cannot_be_made_are_named(
     monkeypatch.setattr(module, "_append", full)
     with pytest.raises(SkinlesionError, match=r"No space left on device.* goes on from there"):
         dataverse.fetch(tmp_path)
+
+
+def test_of_the_test_set_dataverse_is_asked_for_size_and_checksum(dataverse: Dataverse) -> None:
+    names = (f"{module.TEST}Images.zip", f"{module.TEST}GroundTruth.tab")
+    told = {"id": 7, "filesize": 5, "originalFileSize": 3, "md5": "x"}
+    files = [{"dataFile": told | {"filename": name}} for name in names]
+    body = json.dumps({"data": {"latestVersion": {"files": files}}}).encode()
+    dataverse.raw = b"HTTP/1.1 200 OK\r\n\r\n" + body
+    images, table = module._test_set(dataverse.url)
+    assert images == RemoteFile(names[0], "7", 5, "x")
+    assert table == RemoteFile(f"{module.TEST}GroundTruth.csv", "7?format=original", 3, "x")

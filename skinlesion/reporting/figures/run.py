@@ -92,7 +92,8 @@ def _drawings(
 def _about(config: DictConfig, part: Measured | None = None) -> str:
     """Return which run it is, and the part and its size: the line under a title."""
     backbone, by = (OmegaConf.select(config, key) for key in ("backbone.name", "split.by"))
-    run = f"{backbone}, seed {config.seed}, split by {by}"
+    split = "official split" if OmegaConf.select(config, "data.test") else f"split by {by}"
+    run = f"{backbone}, seed {config.seed}, {split}"
     if part is None:
         return run
     name = {"val": "validation"}.get(part.name, part.name)

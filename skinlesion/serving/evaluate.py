@@ -1,0 +1,82 @@
+"""`skinlesion evaluate`: a predictions file, or a run on a test set that it has never seen."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from skinlesion.cli import CONF, quick_imports
+from skinlesion.errors import SkinlesionError, listing
+from skinlesion.evaluation.command import show
+from skinlesion.files import replacing
+
+CHALLENGE = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
+BATCH = 32
+
+
+def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int | None]:
+    """Print the metrics of predictions, part by part; with --on, predict first."""
+    parser.epilog = "example: skinlesion evaluate runs/resnet50/1f3a5b7c9d/seed0 --on isic2018_test"
+    add = parser.add_argument
+    what = "image_id, lesion_id, split, label, a probability column per class; or a run's directory"
+    add("predictions", type=Path, metavar="PREDICTIONS.csv", help=what)
+    about = "print one JSON object, split to metrics, in full precision"
+    add("--json", action="store_true", help=about)
+    about = "predict a test set, images and table, that the run has never seen, into RUN/on/"
+    add("--on", type=Path, metavar="FOLDER", help=about)
+    about = "write its probabilities as ISIC 2018 takes them; FOLDER then needs no table"
+    add("--submission", type=Path, metavar="FILE", help=about)
+    add("--device", default="cpu", help="what predicts: cpu (default), cuda, cuda:1, mps")
+    return _run
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.submission and not options.on:
+        raise SkinlesionError("--submission: of which images? Expected --on FOLDER as well.")
+    scored = predict_folder(options) if options.on else options.predictions
+    if scored:
+        show(scored, options.json)
+
+
+def predict_folder(options: argparse.Namespace) -> Path | None:
+    """Predict the images of a folder, and return the predictions file if it has their classes."""
+    with quick_imports():
+        import numpy as np
+        import pandas as pd
+        from omegaconf import OmegaConf
+
+        from skinlesion.data.cache import in_threads
+        from skinlesion.data.run_images import RunImages
+        from skinlesion.data.test_set import open_test_set
+        from skinlesion.runs.predictions import write_predictions
+        from skinlesion.serving.model import load_run, run_directory
+
+    directory, file = run_directory(options.predictions), options.submission
+    model, data = load_run(directory.path, options.device), directory.config.data
+    if file and sorted(map(str.upper, model.classes)) != sorted(CHALLENGE):
+        found = f"the run's classes are {listing(model.classes, 12)}"
+        raise SkinlesionError(f"--submission: {found}; expected {listing(CHALLENGE, 7)}.")
+    official = OmegaConf.load(CONF / "split" / "official.yaml").data.test
+    forms = [*(data.get("test") or official), {}]  # or as what it was trained on
+    archive, table, problems = open_test_set(options.on, data, forms, needs_table=not file)
+    split = pd.read_csv(directory.path / "split.csv", dtype=str, keep_default_na=False)
+    known = {*split.loc[split["split"] != "test", "image_id"]} & {*table["image_id"]}
+    if known:
+        problems.append(f"images that trained or selected the run: {listing(sorted(known))}")
+    if problems:
+        raise SkinlesionError(f"{options.on} cannot score {directory.path}: {'; '.join(problems)}")
+    ids, metadata = table["image_id"].tolist(), model.encoder.encode(table)
+    pixels = RunImages(archive, table, ()).pixels
+    images = in_threads(lambda name: model.fitted(pixels(name)), ids, "reading", "img")
+    batches = [slice(start, start + BATCH) for start in range(0, len(ids), BATCH)]
+    answers = [model.probabilities(np.stack(images[of]), metadata[of]) for of in batches]
+    answered = pd.DataFrame(np.concatenate(answers), columns=[*model.classes])
+    if file:
+        asked = table[["image_id"]].join(answered.rename(columns=str.upper)[CHALLENGE])
+        with replacing(file) as path:
+            asked.to_csv(path, index=False, header=["image", *CHALLENGE], float_format="%.9g")
+    if "dx" not in table:
+        return None
+    path = directory.path / "on" / f"{options.on.resolve().name}.csv"
+    about = table[["image_id", "lesion_id"]].assign(split="test", label=table["dx"])
+    write_predictions(about.join(answered), path)
+    return path
