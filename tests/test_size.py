@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 AIM = {"skinlesion": 11_000, "benchmarks": 900, "tests": 9_000}
 LINES = {"skinlesion": 13_500, "benchmarks": 1_340, "tests": 11_500}
 IMPORTED_AIM = (28, 3_500)  # files and lines of ours that training imports
-IMPORTED = (28, 3_800)
+IMPORTED = (28, 3_940)  # 3,800 before the rivals of the paper were choices
 LISTING = """
 import sys
 import skinlesion.training.run

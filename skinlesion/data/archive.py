@@ -6,15 +6,17 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from unicodedata import normalize
 from zipfile import ZIP_DEFLATED, ZIP_STORED
 
 import numpy as np
 
 from skinlesion.data.pixels import MOST_BYTES, SUFFIXES, check_size, decode, read_file
-from skinlesion.data.region import Region, keep_region
 from skinlesion.errors import SkinlesionError
+
+if TYPE_CHECKING:
+    from skinlesion.data.schema import Region
 
 ZIPS = ("HAM10000_images_part_*.zip", "ISIC2018_Task3_Test_*.zip")
 MASKS, OF_MASK = "HAM10000_segmentations_lesion_tschandl.zip", "{}_segmentation"
@@ -57,7 +59,7 @@ class ImageArchive:
         SkinlesionError: if there is no such folder, or a zip in it is damaged.
     """
 
-    def __init__(self, root: Path, region: Region | None = None) -> None:
+    def __init__(self, root: Path, region: "Region | None" = None) -> None:
         if not root.is_dir():
             raise SkinlesionError(f"machine.data={root}: no such folder.\n{WAYS}")
         self.root, self.region = root, region
@@ -132,6 +134,8 @@ class ImageArchive:
         image, checksum = decode(data), zlib.crc32(data)
         if self.region is None:
             return image, checksum
+        from skinlesion.data.region import keep_region
+
         data = self.read(OF_MASK.format(image_id))
         mask = decode(data)[..., 0] > 127
         return keep_region(image, mask, self.region), zlib.crc32(data, checksum)

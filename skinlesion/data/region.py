@@ -4,14 +4,12 @@ The variants of Mahbod et al. 2020 (doi:10.1016/j.cmpb.2020.105725, arXiv:2008.1
 mask as a fourth channel.
 """
 
-from typing import Literal
-
 import numpy as np
 from PIL import Image
 
+from skinlesion.data.schema import Region
 from skinlesion.errors import SkinlesionError
 
-Region = Literal["crop", "dilated_crop", "background_removed", "background_removed_crop"]
 MARGIN = 0.1  # of a dilated crop, in sides of the lesion's box, each way
 
 

@@ -8,7 +8,6 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Strict, model_validator
 
 from skinlesion.data.encoding import UNKNOWN, Category, Known, Number, matching
-from skinlesion.data.region import Region
 from skinlesion.errors import listing, validated
 from skinlesion.files import distinct
 
@@ -41,6 +40,8 @@ def _with_unknown(values: list[str]) -> list[str]:
 Name = Annotated[str, BeforeValidator(_as_name)]
 Names = Annotated[list[Name], Field(min_length=1), AfterValidator(distinct)]
 Finite = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+
+Region = Literal["crop", "dilated_crop", "background_removed", "background_removed_crop"]
 
 
 class Columns(BaseModel, extra="forbid"):

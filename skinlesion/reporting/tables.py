@@ -130,11 +130,14 @@ def build_table(sweep: Sweep, results: Results) -> Table:
         for job in missing:
             if failure := results.failures.find(job.identity):
                 notes.append(f"seed {job.seed} failed: {failure['why']}")
+        # What is printed beside a table of two protocols stands in the first group.
+        beside = not group or group == next(iter(sweep.axes[sweep.across or ""].values()))
+        notes += [
+            sweep.notes[value] for value in values.values() if beside and value in sweep.notes
+        ]
         entries = {}
         for heading, address in sweep.columns.items():
             key = (sweep.table or 0, values.get("experiment", ""), heading)
-            # What is printed beside a table of two protocols stands in the first group.
-            beside = not group or group == next(iter(sweep.axes[sweep.across or ""].values()))
             entries[heading] = Entry(
                 published.get(key) if beside else None,
                 results.value(done, address),

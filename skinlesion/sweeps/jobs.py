@@ -8,6 +8,7 @@ sweep:
     seed: [0, 1, 2]
   across: split                             # optional: this axis side by side, not row by row
   columns: {accuracy: accuracy, …}          # heading: address into the metrics
+  notes: {md_resnet50: text, …}             # optional: what is said below the table of a value
 """
 
 import copy
@@ -26,7 +27,7 @@ FOLDER, CONF = ROOT / "sweeps", ROOT / "conf"
 # Composing takes a tenth of a second, and most tables show the same runs.
 _COMPOSED: dict[tuple[str, ...], DictConfig] = {}
 _SEEDED: dict[tuple[int | str, ...], tuple[DictConfig, str]] = {}
-FIELDS = {"title", "table", "axes", "across", "columns"}
+FIELDS = {"title", "table", "axes", "across", "columns", "notes"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Sweep:
             `run.` and a number of the provenance, or None for what is not measured.
         axes: axis → value → label, without `seed`.
         across: the axis whose values stand side by side.
+        notes: a value of an axis → what is said of it below the table.
         seeds: the seeds.
         jobs: every run, the seeds of a choice one after another.
         overrides: those of the command line.
@@ -53,6 +55,7 @@ class Sweep:
     columns: Mapping[str, str | None]
     axes: Mapping[str, Mapping[str, str]]
     across: str | None
+    notes: Mapping[str, str]
     seeds: tuple[int, ...]
     jobs: tuple["Job", ...]
     overrides: tuple[str, ...]
@@ -149,6 +152,7 @@ def read_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep:
         columns=node["columns"],
         axes=swept,
         across=node.get("across"),
+        notes=node.get("notes", {}),
         seeds=tuple(dict.fromkeys(job.seed for job in jobs)),
         jobs=tuple(jobs),
         overrides=tuple(overrides),

@@ -228,7 +228,7 @@ def test_two_processes_do_not_write_into_one_run(config, finished):
         ("backbone.cut=blocks.9", "Nearest"),
         ("backbone.cut=flatten", r"need a feature map \(B, C, h, w\)"),
         ("backbone.cut=conv_stem.before_act", "is no batch norm joined with an activation"),
-        ("attention.name=soft", "expected one of paper, released, none"),
+        ("attention.name=soft", "expected one of paper, released, spectral, none"),
         ("attention.maps=0", "the network cannot be built"),
         ("pooling=min", "pooling=min: expected one of max, average"),
         ("preprocess=weights", "preprocess=weights .* weights=none has none"),
