@@ -8,8 +8,8 @@ from skinlesion.runs.directory import identity
 from skinlesion.sweeps.jobs import CONF, names, read_sweep
 
 PAPER = [f"table{number}" for number in range(3, 12)]
-STUDIES = ["ablation", "augmentation", "backbones", "leakage", "paper", "resnet50", "truncation"]
-STUDIES += ["yao_search"]
+STUDIES = ["ablation", "augmentation", "backbones", "leakage", "paper", "resnet50", "rivals"]
+STUDIES += ["truncation", "yao_search"]
 
 
 def test_the_sweeps_are_those_of_the_paper_and_the_studies():
@@ -36,11 +36,13 @@ def test_rows_and_columns_are_those_that_are_published(number):
     assert set(sweep.columns) == {column for table, _, column in cells if table == number}
 
 
-def test_an_experiment_of_the_tables_is_a_row_of_the_paper_sweep():
+def test_an_experiment_is_a_row_of_the_paper_or_the_rivals():
     experiments = {path.stem for path in (CONF / "experiment").glob("*.yaml")}
-    others = {"as_written", "as_released", "demo"}
-    shared = {"table9_230_again"}
-    assert set(read_sweep("paper", ["seed=0"]).axes["experiment"]) == experiments - others - shared
+    others = {"as_written", "as_released", "demo", "yao", "rival_gessert", "table9_230_again"}
+    rows = {
+        name: set(read_sweep(name, ["seed=0"]).axes["experiment"]) for name in ("paper", "rivals")
+    }
+    assert rows["paper"] | rows["rivals"] == experiments - others
 
 
 def test_seeds_and_choices_are_multiplied_and_the_seed_reaches_the_config():
