@@ -35,6 +35,8 @@ def _run(options: argparse.Namespace) -> None:
     scored = predict_folder(options) if options.on else options.predictions
     if scored:
         show(scored, options.json)
+    if scored and options.on and not options.json:
+        print(f"\n{scored}")
 
 
 def predict_folder(options: argparse.Namespace) -> Path | None:
@@ -62,6 +64,8 @@ def predict_folder(options: argparse.Namespace) -> Path | None:
     known = {*split.loc[split["split"] != "test", "image_id"]} & {*table["image_id"]}
     if known:
         problems.append(f"images that trained or selected the run: {listing(sorted(known))}")
+    if model.region:
+        problems.append(f"the run saw images by their masks (data.region={model.region})")
     if problems:
         raise SkinlesionError(f"{options.on} cannot score {directory.path}: {'; '.join(problems)}")
     ids, metadata = table["image_id"].tolist(), model.encoder.encode(table)
