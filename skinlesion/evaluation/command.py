@@ -15,7 +15,7 @@ def show(path: Path, as_json: bool) -> None:
     from skinlesion.evaluation.metrics import summary_table
     from skinlesion.runs.predictions import read_predictions
 
-    predictions = read_predictions(path / "predictions.csv" if path.is_dir() else path)
+    predictions = read_predictions(path)
     parts = [Measured(predictions.part(split)) for split in predictions.splits]
     if as_json:
         print(json.dumps({part.name: part.metrics for part in parts}, indent=2, allow_nan=False))

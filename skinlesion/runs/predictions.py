@@ -61,12 +61,13 @@ class Predictions:
 
 
 def read_predictions(path: str | Path) -> Predictions:
-    """Read and check a predictions file.
+    """Read and check a predictions file, or that of a run's directory.
 
     Raises SkinlesionError if the file is missing or no CSV, if columns are missing, it has no rows,
     a label is no class, an image comes twice in a split, a probability is not in [0, 1], or a
     row's probabilities do not sum to 1 within 1e-3 (so that files rounded to four digits pass).
     """
+    path = Path(path, "predictions.csv") if Path(path).is_dir() else path
     try:
         # Nothing is read as missing: "NA" may well be the name of a class or of a lesion.
         frame = pd.read_csv(path, dtype=dict.fromkeys(COLUMNS, str), keep_default_na=False)

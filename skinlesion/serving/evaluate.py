@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from skinlesion.cli import CONF, quick_imports
 from skinlesion.errors import SkinlesionError, listing
@@ -19,6 +20,10 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
     add = parser.add_argument
     what = "image_id, lesion_id, split, label, a probability column per class; or a run's directory"
     add("predictions", type=Path, metavar="PREDICTIONS.csv", help=what)
+    about = "also recall by age, sex, localization, …; of a folder of seeds, all taken together"
+    add("--by", type=lambda text: [*dict.fromkeys(text.split(","))], metavar="A,B", help=about)
+    about = "what --by reads: image_id and these columns (default: the run's split.csv)"
+    add("--table", type=Path, metavar="FILE", help=about)
     about = "print one JSON object, split to metrics, in full precision"
     add("--json", action="store_true", help=about)
     about = "predict a test set, images and table, that the run has never seen, into RUN/on/"
@@ -32,11 +37,35 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
 def _run(options: argparse.Namespace) -> None:
     if options.submission and not options.on:
         raise SkinlesionError("--submission: of which images? Expected --on FOLDER as well.")
+    if options.by and (options.json or options.submission):
+        raise SkinlesionError("--by prints tables: expected neither --json nor --submission.")
+    seeds = sorted(options.predictions.glob("seed*")) if options.by and not options.on else []
+    known: Any = _known(options, [*seeds, options.predictions][0]) if options.by else None
     scored = predict_folder(options) if options.on else options.predictions
-    if scored:
+    if scored and not seeds:
         show(scored, options.json)
+    if scored and options.by:
+        from skinlesion.evaluation.subgroups import by_groups
+        from skinlesion.runs.predictions import read_predictions
+
+        runs = [read_predictions(path) for path in seeds or [scored]]
+        print(by_groups([run.part(run.reported) for run in runs], known))
     if scored and options.on and not options.json:
         print(f"\n{scored}")
+
+
+def _known(options: argparse.Namespace, run: Path) -> Any:
+    """Return what --by names as text, a row for each image by its id."""
+    from skinlesion.data.table import join_tables, read_cells
+
+    own = (run if run.is_dir() else run.parent) / "split.csv"
+    if not options.table and not (own.exists() and {*options.by} <= {*read_cells(own)}):
+        raise SkinlesionError(
+            f"--by: not all of {', '.join(options.by)} in {own} (older releases wrote none). "
+            "Expected also --table FILE, the metadata table, such as HAM10000_metadata.csv."
+        )
+    cells, *_ = join_tables([options.table or own], "image_id", options.by)
+    return cells.set_index("image_id")[options.by]
 
 
 def predict_folder(options: argparse.Namespace) -> Path | None:

@@ -1,10 +1,13 @@
-"""Where a run goes on that was cut."""
+"""Where a run goes on that was cut, and whether its split is still the one it was begun with."""
 
 import logging
 from pathlib import Path
 
+import pandas as pd
 import torch
 
+from skinlesion.data.samples import Samples
+from skinlesion.errors import SkinlesionError
 from skinlesion.runs.directory import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -31,3 +34,18 @@ def _problem(path: Path) -> str | None:
     except Exception as error:  # whatever torch, zip or pickle say of a damaged file
         return str(error).partition("\n")[0] or type(error).__name__
     return f"it lacks {', '.join(sorted(absent))}" if absent else None
+
+
+def write_split(samples: Samples, directory: RunDirectory) -> None:
+    """Write the split, or check it against the one that the run was begun with."""
+    drawn = ["image_id", "lesion_id", "dx", "split"]  # older releases wrote no more
+    path, begun = directory.path / "split.csv", samples.frame
+    if directory.last.exists() and path.exists():
+        begun = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if begun.reindex(columns=drawn).to_csv() != samples.frame[drawn].to_csv():
+        raise SkinlesionError(
+            f"{path} was drawn otherwise than now, probably by another release: this run cannot be "
+            "resumed. machine.force=true starts it again."
+        )
+    whole = samples.frame[[*drawn, *samples.encoder.properties]]
+    directory.write_text("split.csv", whole.to_csv(index=False))

@@ -65,7 +65,9 @@ def run(config: DictConfig) -> RunDirectory:
             directory.clear()
         if not directory.done.exists():  # another process may have finished it meanwhile
             directory.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
-            _write_split(samples, directory)
+            from skinlesion.training.resume import write_split
+
+            write_split(samples, directory)
             with _device(job) as devices, _memory(job):
                 _train(job, compute, parts, samples, directory, devices)
             _finish(job, samples, directory, digest)
@@ -211,18 +213,6 @@ def _finish(job: Job, samples: Samples, directory: RunDirectory, weights: str) -
     }
     directory.write_json("provenance.json", made)
     directory.write_text("DONE", "")
-
-
-def _write_split(samples: Samples, directory: RunDirectory) -> None:
-    """Write the split, or check it against the one that the run was begun with."""
-    text = samples.frame[["image_id", "lesion_id", "dx", "split"]].to_csv(index=False)
-    path = directory.path / "split.csv"
-    if directory.last.exists() and path.exists() and path.read_text() != text:
-        raise SkinlesionError(
-            f"{path} was drawn otherwise than now, probably by another release: this run cannot be "
-            "resumed. machine.force=true starts it again."
-        )
-    directory.write_text("split.csv", text)
 
 
 @contextmanager

@@ -260,6 +260,16 @@ def test_a_split_that_was_drawn_otherwise_cannot_be_resumed(config, finished):
         run(config())
 
 
+def test_a_split_without_the_properties_as_older_releases_wrote_it_is_resumed(config, finished):
+    finished.done.unlink()
+    path, whole = finished.path / "split.csv", (finished.path / "split.csv").read_text()
+    assert whole.splitlines()[0] == "image_id,lesion_id,dx,split,age,sex,localization"
+    path.write_text("".join(f"{line.rsplit(',', 3)[0]}\n" for line in whole.splitlines()))
+    run(config())
+    assert finished.done.exists()
+    assert path.read_text() == whole
+
+
 class PowerCut(BaseException):
     """Unlike KeyboardInterrupt, nothing catches it to tidy up."""
 
