@@ -8,7 +8,7 @@ from typing import Any
 
 from skinlesion.evaluation.bootstrap import drawn, interval
 from skinlesion.evaluation.calibration import scale
-from skinlesion.evaluation.metrics import Sample, evaluate, headlines, metric_at
+from skinlesion.evaluation.metrics import OVERALL, Sample, evaluate, headlines, metric_at
 from skinlesion.runs.predictions import SELECTED, Predictions
 from skinlesion.text import interval as between
 from skinlesion.text import number
@@ -66,9 +66,11 @@ class Measured:
         return self._intervals[address]
 
     def intervals(self) -> str:
-        """Return the intervals of the numbers that runs are compared by, as a line of text."""
+        """Return the intervals of the numbers that runs are compared by, and of how sure it is."""
         ends = [f"{metric_at(a)[1]} {between(self.interval(a))}" for a in headlines(self.classes)]
-        return f"95 % intervals: {', '.join(ends)}"
+        rest = [name for name, metric in OVERALL.items() if not metric.brief]
+        sure = [f"{OVERALL[a].title} {self.text(a)} ({between(self.interval(a))})" for a in rest]
+        return f"95 % intervals: {', '.join(ends)}\nhow sure: {', '.join(sure)}"
 
     def text(self, address: str) -> str:
         """Return the number at an address as the registry prints it."""

@@ -29,6 +29,7 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
 BINS = 15  # of the expected calibration error
+TOLERATED = 0.05  # of the answers may be wrong
 PAIRS = 4_000_000  # compared at a time: 32 MB
 
 
@@ -118,6 +119,7 @@ class Metric:
         by_class: whether each class has one.
         headlines: the addresses under which runs are compared by it.
         lower_is_better: whether that is so.
+        brief: whether the last line of a summary has it.
         format: how its numbers are printed, as :func:`skinlesion.text.number` takes it.
     """
 
@@ -127,6 +129,7 @@ class Metric:
     by_class: bool = False
     headlines: tuple[str, ...] = ()
     lower_is_better: bool = False
+    brief: bool = True
     format: str = ".3f"
 
 
@@ -201,15 +204,9 @@ def average_precision(s: Sample) -> Floats:
     The sum of each step in recall times the precision reached with it, without interpolation, as
     scikit-learn's `average_precision_score`.
     """
-
     areas = np.zeros(s.support.shape)
     for c, scores in enumerate(s.probabilities.T):
-        order = np.argsort(-scores, kind="stable")
-        step = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # where each ends
-        times = s.weights[order]
-        above = np.cumsum(times, axis=0)[step]  # (thresholds, D)
-        times[s.y[order] != c] = 0
-        tp = np.cumsum(times, axis=0)[step]
+        above, tp = _falling(s, scores, s.y == c)
         precisions = np.divide(tp, np.maximum(above, 1), dtype=np.float64)
         areas[:, c] = np.einsum("kd,kd->d", np.diff(tp, axis=0, prepend=0), precisions)
     return _ratio(areas, s.support)
@@ -243,6 +240,30 @@ def nll(s: Sample) -> Floats:
     return _ratio(-np.log(np.maximum(of_truth, 1e-12)) @ s.weights, s.n)
 
 
+def risks(s: Sample) -> tuple[Any, Floats]:
+    """Return how many images are answered, and the share of them answered wrong, (K, D) each.
+
+    Answered are those whose largest probability is at least one of the K that there are, falling.
+    """
+    wrong = s.probabilities.argmax(axis=1) != s.y
+    answered, errors = _falling(s, s.probabilities.max(axis=1), wrong)
+    return answered, np.divide(errors, np.maximum(answered, 1), dtype=np.float64)
+
+
+def aurc(s: Sample) -> Floats:
+    """Area under the curve of risk over coverage, in [0, 1] (Geifman and El-Yaniv 2017,
+    arXiv:1705.08500): the mean over images of the error of all that are answered no less surely.
+    """
+    answered, risk = risks(s)
+    return _ratio(np.einsum("kd,kd->d", np.diff(answered, axis=0, prepend=0), risk), s.n)
+
+
+def answered_at_5(s: Sample) -> Floats:
+    """The most images that can be answered, the surest first, with at most 5 % of them wrong."""
+    answered, risk = risks(s)
+    return _ratio(np.where(risk <= TOLERATED, answered, 0).max(axis=0), s.n)
+
+
 REGISTRY = (
     Metric("n", "images", lambda s: s.n, format=",.0f"),
     Metric("accuracy", "accuracy", accuracy, headlines=("accuracy",)),
@@ -256,6 +277,8 @@ REGISTRY = (
     Metric("ece", "ECE", ece, headlines=("ece",), lower_is_better=True),
     Metric("brier", "Brier", brier, lower_is_better=True),
     Metric("nll", "NLL", nll, lower_is_better=True),
+    Metric("aurc", "AURC", aurc, lower_is_better=True, brief=False),
+    Metric("answered_at_5", "answered at 5 % error", answered_at_5, brief=False),
     Metric("support", "images", lambda s: s.support, by_class=True, format=",.0f"),
     Metric("precision", "precision", precision, by_class=True),
     Metric("recall", "recall", recall, True, headlines=("sd.recall", "per_class.mel.recall")),
@@ -379,8 +402,19 @@ def summary_table(metrics: dict[str, Any]) -> str:
     rows.append(None)
     for title, mean in (("macro mean", metrics["macro"]), ("sd", metrics["sd"])):
         rows.append([title, "", *(number(mean.get(n), m.format) for n, m in AVERAGED.items())])
-    overall = ", ".join(f"{m.title} {number(metrics.get(n), m.format)}" for n, m in OVERALL.items())
+    brief = {name: metric for name, metric in OVERALL.items() if metric.brief}
+    overall = ", ".join(f"{m.title} {number(metrics.get(n), m.format)}" for n, m in brief.items())
     return f"{aligned([*rows, None])}\n{overall}"
+
+
+def _falling(s: Sample, scores: Floats, hits: Any) -> tuple[Any, Any]:
+    """Count images whose score is at least each of the K scores, falling, and hits: (K, D) each."""
+    order = np.argsort(-scores, kind="stable")
+    step = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # where each ends
+    times = s.weights[order]
+    above = np.cumsum(times, axis=0)[step]
+    times[~hits[order]] = 0
+    return above, np.cumsum(times, axis=0)[step]
 
 
 def _sums(group: Ints, values: Any, groups: int) -> Any:

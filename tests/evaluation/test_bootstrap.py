@@ -6,13 +6,13 @@ import pytest
 
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation import bootstrap
-from skinlesion.evaluation.metrics import AVERAGED, Sample
+from skinlesion.evaluation.metrics import AVERAGED, OVERALL, Sample
 from skinlesion.runs.predictions import Predictions
 from tests.evaluation.draws import lesion_weights
 
 CLASSES = ("akiec", "mel", "nv")
 ADDRESSES = [
-    *("n", "accuracy", "balanced_accuracy", "ovr_balanced_accuracy", "ece", "brier"),
+    *OVERALL,
     *(f"{over}.{name}" for over in ("macro", "weighted", "sd") for name in AVERAGED),
     *(f"per_class.{label}.{name}" for label in CLASSES for name in ("support", *AVERAGED)),
 ]

@@ -165,6 +165,23 @@ def test_nll_is_the_mean_of_minus_log_p_of_the_true_class():
     assert once(metrics.nll, [0, 1, 2], probabilities) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("sure", "y", "area", "answered"),
+    [
+        # risks 0, 1/2, 1/3, 2/4; and where two are equally sure, and answered together, 1/3 twice
+        ([0.9, 0.8, 0.7, 0.6], [0, 1, 0, 1], (1 / 2 + 1 / 3 + 2 / 4) / 4, 1 / 4),
+        ([0.9, 0.8, 0.8, 0.6], [0, 1, 0, 1], (1 / 3 + 1 / 3 + 2 / 4) / 4, 1 / 4),
+        # one wrong of 20, the first, is 5 %: H(20) = 3.597740; the second makes it 2/21
+        (np.linspace(0.9, 0.6, 21), [1, *[0] * 19, 1], (3.597740 + 2 / 21) / 21, 20 / 21),
+        ([0.9, 0.8], [1, 1], 1, 0),
+    ],
+)
+def test_risk_over_coverage_and_what_can_be_answered(sure, y, area, answered):
+    probabilities = np.column_stack([sure, 1 - np.array(sure)])
+    assert once(metrics.aurc, y, probabilities) == pytest.approx(area, abs=1e-6)
+    assert once(metrics.answered_at_5, y, probabilities) == pytest.approx(answered)
+
+
 def test_means_skip_what_was_not_measured():
     # mean 2, deviations 1 and 1: sqrt(2 / 2) = 1 (the sample formula would give sqrt(2 / 1))
     values = np.array([1, np.nan, 3])
