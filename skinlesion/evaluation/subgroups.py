@@ -32,11 +32,13 @@ class Recall(NamedTuple):
     lesions: int
     value: float
     draws: Floats
+    size: float  # mean classes of an answer, NaN where it is one
 
     def __str__(self) -> str:
         if self.lesions < FEWEST:
             return f"too few: {counted(self.lesions, 'lesion')}"
-        return f"{number(self.value)} ({between(interval(self.draws))})"
+        size = "" if np.isnan(self.size) else f", {self.size:.2f} classes"
+        return f"{number(self.value)} ({between(interval(self.draws))}){size}"
 
 
 def groups_of(name: str, values: pd.Series) -> pd.Series:
@@ -63,14 +65,15 @@ def subgroups(part: Predictions, groups: pd.Series) -> list[Recall]:
         once, enough = Sample(own.y, own.probabilities, own.classes), lesions >= FEWEST
         for label, of in zip(found, [*np.eye(len(lesions), dtype=bool), enough], strict=True):
             if lesions[of].any() and (label or enough.sum() > 1):
-                title = label or f"balanced accuracy, {enough.sum()} of {len(lesions)} classes"
+                title = label or f"mean over {enough.sum()} of {len(lesions)} classes"
                 counts = int(once.support[0, of].sum()), int(lesions[of].sum())
                 value, draws = (macro(recall(s)[:, of]) for s in (once, sample))
-                found[label].append(Recall(title, name, *counts, value[0], draws))
+                size = own.frame["size"][of[own.y]].mean() if "size" in own.frame else np.nan
+                found[label].append(Recall(title, name, *counts, value[0], draws, size))
     return [row for rows in found.values() for row in rows]
 
 
-def by_groups(parts: Sequence[Predictions], known: pd.DataFrame) -> str:
+def by_groups(parts: Sequence[Predictions], known: pd.DataFrame, what: str = "sensitivity") -> str:
     """Lay `subgroups` of runs taken together out as text, by each column of what is known.
 
     `known` has a row for each image, by its id. Melanoma of the young against the old goes first.
@@ -85,11 +88,11 @@ def by_groups(parts: Sequence[Predictions], known: pd.DataFrame) -> str:
         texts += [f"\nby {name} ({parts[0].splits[0]}, {counted(len(parts), 'run')})"]
         mel = {row.group: row for row in found if row.label.lower() == "mel"}
         if (young := mel.get(YOUNG)) and (old := mel.get(OLD)):
-            texts += [f"melanoma sensitivity: {YOUNG} {young}; {OLD} {old}"]
+            texts += [f"melanoma {what}: {YOUNG} {young}; {OLD} {old}"]
             if min(young.lesions, old.lesions) >= FEWEST:
                 apart = between(interval(young.draws - old.draws), "+")
                 texts[-1] += f"; difference {number(young.value - old.value, '+')} {apart}"
         cells = [[r.label, r.group, f"{r.images:,}", f"{r.lesions:,}", str(r)] for r in found]
-        head = ["recall of", str(name), "images", "lesions", "95 % interval"]
+        head = [f"{what} of", str(name), "images", "lesions", "95 % interval"]
         texts += [aligned([head, None, *cells], left=2)]
     return "\n".join(texts)

@@ -22,6 +22,10 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
     add("predictions", type=Path, metavar="PREDICTIONS.csv", help=what)
     about = "also recall by age, sex, localization, …; of a folder of seeds, all taken together"
     add("--by", type=lambda text: [*dict.fromkeys(text.split(","))], metavar="A,B", help=about)
+    about = (
+        "also conformal sets: how often they hold the class, and their size; by groups with --by"
+    )
+    add("--sets", action="store_true", help=about)
     about = "what --by reads: image_id and these columns (default: the run's split.csv)"
     add("--table", type=Path, metavar="FILE", help=about)
     about = "print one JSON object, split to metrics, in full precision"
@@ -37,19 +41,25 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
 def _run(options: argparse.Namespace) -> None:
     if options.submission and not options.on:
         raise SkinlesionError("--submission: of which images? Expected --on FOLDER as well.")
-    if options.by and (options.json or options.submission):
-        raise SkinlesionError("--by prints tables: expected neither --json nor --submission.")
-    seeds = sorted(options.predictions.glob("seed*")) if options.by and not options.on else []
+    more = options.by or options.sets
+    if more and (options.json or options.submission):
+        raise SkinlesionError("--by and --sets print: expected neither --json nor --submission.")
+    seeds = sorted(options.predictions.glob("seed*")) if more and not options.on else []
     known: Any = _known(options, [*seeds, options.predictions][0]) if options.by else None
     scored = predict_folder(options) if options.on else options.predictions
     if scored and not seeds:
         show(scored, options.json)
-    if scored and options.by:
+    if scored and more:
+        from skinlesion.evaluation.conformal import show_sets
         from skinlesion.evaluation.subgroups import by_groups
         from skinlesion.runs.predictions import read_predictions
 
         runs = [read_predictions(path) for path in seeds or [scored]]
-        print(by_groups([run.part(run.reported) for run in runs], known))
+        if options.by:
+            print(by_groups([run.part(run.reported) for run in runs], known))
+        if options.sets:
+            fitted = [read_predictions(path) for path in seeds or [options.predictions]]
+            print(show_sets([*zip(fitted, runs, strict=True)], known))
     if scored and options.on and not options.json:
         print(f"\n{scored}")
 
