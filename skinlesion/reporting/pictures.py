@@ -16,6 +16,7 @@ TITLES = {
     "roc": "ROC curves",
     "precision_recall": "Precision-recall curves",
     "reliability": "Reliability",
+    "risk_coverage": "Risk over coverage",
     "learning_curves": "Learning curves",
     "mistakes": "Mistakes",
     "attention": "Soft attention",

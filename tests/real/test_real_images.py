@@ -26,7 +26,7 @@ FILES = (
 )
 KINDS = (
     *("confusion_matrix", "roc", "precision_recall", "reliability", "per_class_f1"),
-    *("mistakes", "attention"),
+    *("risk_coverage", "mistakes", "attention"),
 )
 
 

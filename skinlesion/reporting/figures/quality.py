@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from omegaconf import DictConfig, OmegaConf
 
 from skinlesion.evaluation.measured import DRAWS, Measured
-from skinlesion.evaluation.metrics import BINS, binned_errors
+from skinlesion.evaluation.metrics import BINS, TOLERATED, Sample, binned_errors, risks
 from skinlesion.reporting.figures import style
 from skinlesion.reporting.published import Cell, read_published
 from skinlesion.text import aligned, interval, number
@@ -192,6 +192,29 @@ def reliability(part: Measured, about: str, temperature: float | None, fitted_on
         below.set(xlabel="confidence", ymargin=0.45)
     rows[0, 0].set_ylabel("accuracy")
     rows[1, 0].set_ylabel("images")
+    return figure
+
+
+@style.in_style
+def risk_coverage(part: Measured, about: str) -> Figure:
+    """Draw the error of the images that are answered over their share, the surest first."""
+    answered, risk = risks(Sample(part.y, part.probabilities, part.classes))  # (K, 1)
+    area, most = (part.text(name) for name in ("aurc", "answered_at_5"))
+    low, high = part.interval("answered_at_5")
+    note = f"AURC, the mean of the curve: {area}, 95 % interval {interval(part.interval('aurc'))}. "
+    note += f"With at most 5 % wrong {most} of the images can be answered, the surest first "
+    note += f"(95 % interval, bar: {interval((low, high))}): known only afterwards, no promise."
+    figure, body = style.new_figure(5.5, 3.6, "Risk over coverage", about, note)
+    axes = body.subplots()
+    share = answered[:, 0] / len(part.y)
+    axes.plot(share, risk[:, 0], color=style.BLUE, drawstyle="steps-pre", clip_on=False)
+    axes.axhline(TOLERATED, color=style.GREY, linewidth=1, linestyle=":")
+    bar: Any = {"color": style.VERMILLION, "clip_on": False}
+    axes.hlines(TOLERATED, low, high, linewidth=2.5, alpha=0.55, **bar)
+    axes.plot([part.value("answered_at_5")], [TOLERATED], marker="o", **bar)
+    axes.set(xlabel="coverage: share of the images answered", ylabel="risk: share of them wrong")
+    axes.set(xlim=(0, 1), ylim=(0, max(1.05 * risk.max(), 2 * TOLERATED)))
+    axes.grid(visible=True)
     return figure
 
 

@@ -81,6 +81,7 @@ def _drawings(
         yield f"roc_{name}", partial(quality.roc, part, about)
         yield f"precision_recall_{name}", partial(quality.precision_recall, part, about)
         yield f"reliability_{name}", partial(quality.reliability, part, about, temperature, on)
+        yield f"risk_coverage_{name}", partial(quality.risk_coverage, part, about)
         yield f"per_class_f1_{name}", partial(quality.per_class_f1, part, about, row, published)
         if images is not None:
             yield f"mistakes_{name}", partial(gallery.mistakes, part, about, images)

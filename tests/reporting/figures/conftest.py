@@ -17,7 +17,14 @@ from skinlesion.evaluation.measured import Measured
 from skinlesion.runs.directory import HISTORY, RunDirectory, write_history
 from skinlesion.runs.predictions import Predictions, write_predictions
 
-KINDS = ("confusion_matrix", "roc", "precision_recall", "reliability", "per_class_f1")
+KINDS = (
+    "confusion_matrix",
+    "roc",
+    "precision_recall",
+    "reliability",
+    "risk_coverage",
+    "per_class_f1",
+)
 CLASSES = ("akiec", "bcc", "nv")
 Y = np.array([0, 0, 1, 1, 2, 2])
 # Right but for the second, which is taken for bcc, and the last, for akiec; both with 0.5.

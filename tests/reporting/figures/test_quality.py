@@ -72,6 +72,15 @@ def test_reliability_shows_accuracy_confidence_and_images_before_and_after_scali
     assert len(quality.reliability(part_of(), "", None, "").axes) == 2
 
 
+def test_risk_over_coverage_has_a_point_where_5_percent_are_wrong() -> None:
+    figure = quality.risk_coverage(part_of(), "")
+    curve, _, most = figure.axes[0].lines
+    # Three at 0.8 and one at 0.6, all right; then two at 0.5, wrong: (2 x 2/6) / 6
+    assert curve.get_xydata() == pytest.approx(np.array([[1 / 2, 0], [4 / 6, 0], [1, 2 / 6]]))
+    assert most.get_xydata() == pytest.approx(np.array([[4 / 6, 0.05]]))
+    assert "AURC, the mean of the curve: 0.111" in written(figure)
+
+
 def test_f1_has_a_point_and_an_interval_for_each_class_and_the_mean() -> None:
     part = part_of()
     figure = quality.per_class_f1(part, "", "", {})

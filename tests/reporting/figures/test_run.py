@@ -44,7 +44,7 @@ def test_missing_images_are_one_line_of_log(archive, images, tmp_path, caplog, m
     collected = make_run(tmp_path / "a", config_of(None), part_of(ids=images.table.index))
     other = make_run(tmp_path / "b", config_of(archive), part_of())
     drawn = [draw_run_figures(collected, root) for root in (None, tmp_path / "elsewhere", archive)]
-    assert [len(paths) for paths in (*drawn, draw_run_figures(other))] == [6, 6, 7, 6]
+    assert [len(paths) for paths in (*drawn, draw_run_figures(other))] == [7, 7, 8, 7]
     unknown, elsewhere, missing = caplog.messages
     assert "(it was collected). With the folder of its images: skinlesion figures" in unknown
     assert "elsewhere: no such folder. With the folder of its images" in elsewhere
