@@ -6,9 +6,11 @@ from pathlib import Path
 
 
 def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int | None]:
-    """Add the three commands."""
+    """Add the commands."""
     parser.epilog = "HAM10000: Tschandl et al. 2018, doi:10.7910/DVN/DBW86T, CC BY-NC 4.0."
-    commands = parser.add_subparsers(metavar="download | demo | describe", required=True)
+    commands = parser.add_subparsers(
+        metavar="download | demo | duplicates | describe", required=True
+    )
     fetch = commands.add_parser("download", help="fetch HAM10000 from Harvard Dataverse (3 GB)")
     fetch.add_argument("--root", type=Path, help="where to put it (default: in data/)")
     fetch.add_argument("--test", action="store_true", help="the ISIC 2018 test set instead")
@@ -19,6 +21,12 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
     draw.add_argument("--images", type=int, default=700, help="how many photographs")
     draw.add_argument("--seed", type=int, default=0, help="another seed, other lesions")
     draw.set_defaults(task=_demo)
+    pairs = commands.add_parser("duplicates", help="find the same picture under two lesions")
+    pairs.add_argument("root", type=Path, metavar="FOLDER", help="HAM10000, images and table")
+    pairs.add_argument("--against", type=Path, metavar="FOLDER", help="images of a test set")
+    pairs.add_argument("--threshold", type=float, default=0.97, help="of the correlation")
+    pairs.add_argument("--out", type=Path, metavar="CSV", help="write the pairs there as well")
+    pairs.set_defaults(task=_duplicates)
     own = commands.add_parser("describe", help="print a conf/data/<name>.yaml for your own table")
     own.add_argument("tables", type=Path, nargs="+", metavar="TABLE", help="CSV, or tab-separated")
     own.add_argument("--image", required=True, metavar="COLUMN", help="the images' names")
@@ -41,6 +49,21 @@ def _demo(options: argparse.Namespace) -> None:
     from skinlesion.data.demo import write_demo
 
     print(write_demo(options.root, images=options.images, seed=options.seed))
+
+
+def _duplicates(options: argparse.Namespace) -> None:
+    from omegaconf import OmegaConf
+
+    from skinlesion.cli import CONF
+    from skinlesion.data.duplicates import as_text, find_duplicates
+    from skinlesion.files import replacing
+
+    declared = OmegaConf.load(CONF / "data" / "ham10000.yaml").data
+    pairs = find_duplicates(options.root, declared, options.threshold, options.against)
+    print(as_text(pairs))
+    if options.out:
+        with replacing(options.out) as path:
+            pairs.to_csv(path, index=False, float_format="%.6f")
 
 
 def _describe(options: argparse.Namespace) -> None:

@@ -29,6 +29,7 @@ class Split:
         test_fraction: share of the units that is only reported; 0 for none.
         folds: number of folds; None for a single draw.
         fold: which fold is reported, 0 … folds - 1.
+        join: pairs of images whose lesions count as one (`skinlesion data duplicates`).
         drop_missing_age: leave out images without an age, as the paper does.
     """
 
@@ -39,6 +40,7 @@ class Split:
     test_fraction: float = Field(ge=0, lt=1)
     folds: int | None = Field(default=None, ge=2)
     fold: int = Field(default=0, ge=0)
+    join: list[tuple[str, str]] | None = None
     drop_missing_age: bool = True
 
     @model_validator(mode="after")
@@ -64,6 +66,12 @@ class Split:
         """
         if self.drop_missing_age and "age" in frame:
             frame = frame[frame["age"].notna()].reset_index(drop=True)
+        lesion = frame.set_index("image_id")["lesion_id"]
+        for one, other in self.join or ():
+            if unknown := {one, other} - {*lesion.index}:
+                raise SkinlesionError(f"split.join: no image {', '.join(sorted(unknown))}")
+            lesion = lesion.replace(lesion[other], lesion[one])
+        frame = frame.assign(lesion_id=lesion.to_numpy())
         column = f"{self.by}_id"
         unit, _ = pd.factorize(frame[column])  # (N,) in the order of their first rows, as `units`
         units = frame.drop_duplicates(column)
