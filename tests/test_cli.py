@@ -105,5 +105,7 @@ def test_a_command_line_need_not_know_hydras_grammar(typed, read):
 
 
 def test_an_axis_that_needs_a_choice_is_not_left_out():
-    with pytest.raises(SkinlesionError, match="split=null: expected one of lesion, paper"):
+    with pytest.raises(
+        SkinlesionError, match="split=null: expected one of lesion, official, paper"
+    ):
         as_hydra_reads(["split=null"], CONF)

@@ -12,12 +12,8 @@ from skinlesion.runs.predictions import Predictions, write_predictions
 def part(rows, split="test"):
     """Rows are lesion, label and the predicted class; an image each."""
     lesions, labels, predicted = zip(*rows, strict=True)
-    names = {
-        "image_id": [f"{split}{i}" for i in range(len(rows))],
-        "lesion_id": lesions,
-        "split": split,
-        "label": labels,
-    }
+    ids = [f"{split}{i}" for i in range(len(rows))]
+    names = {"image_id": ids, "lesion_id": lesions, "split": split, "label": labels}
     sure = {name: [0.8 if found == name else 0.2 for found in predicted] for name in ("mel", "nv")}
     return Predictions(pd.DataFrame(names | sure), ("mel", "nv"))
 

@@ -9,7 +9,7 @@ from skinlesion.sweeps.jobs import CONF, names, read_sweep
 
 PAPER = [f"table{number}" for number in range(3, 12)]
 STUDIES = ["ablation", "augmentation", "backbones", "leakage", "paper", "resnet50", "rivals"]
-STUDIES += ["truncation", "yao_search"]
+STUDIES += ["truncation", "truncation_small", "yao_search"]
 
 
 def test_the_sweeps_are_those_of_the_paper_and_the_studies():
