@@ -35,7 +35,7 @@ COMMANDS = {
     "export": ("turn a run into files to carry away", "serving.commands:export"),
     "app": ("show a trained model in the browser", "serving.commands:app"),
     "evaluate": ("print a run's metrics, or score it elsewhere", "serving.evaluate:command"),
-    "average": ("write several runs as one, by their mean", "evaluation.average:command"),
+    "average": ("write several runs as one, by their mean", "evaluation.command:average_command"),
     "compare": ("compare two runs on the same images", "reporting.commands:compare"),
     "tables": ("write the paper's tables, or a sweep's", "reporting.commands:tables"),
     "report": ("write one page of every run", "reporting.commands:report"),

@@ -1,9 +1,8 @@
-"""`skinlesion average`: several runs as one, by the mean of their probabilities or fold by fold."""
+"""Several runs as one, by the mean of their probabilities or fold by fold."""
 
-import argparse
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +11,11 @@ import pandas as pd
 import yaml
 
 from skinlesion.errors import SkinlesionError
-from skinlesion.evaluation.metrics import evaluate_file, summary_table
+from skinlesion.evaluation.metrics import evaluate_file
 from skinlesion.runs.directory import RunDirectory
 from skinlesion.runs.predictions import COLUMNS, Predictions, read_predictions, write_predictions
 
 SPLITS = "split by lesion, each seed draws its own split unless all are trained with one split.seed"
-
-
-def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int | None]:
-    """Write the average, and print its metrics."""
-    parser.epilog = (
-        "example: skinlesion average runs/resnet50/1f3a5b7c9d/seed* --out runs/average/a/seed0"
-    )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a finished run")
-    parser.add_argument("--out", type=Path, required=True, help="a new directory, like a run's")
-    about = "the runs are the folds of one split: put their reported parts together instead"
-    parser.add_argument("--out-of-fold", action="store_true", help=about)
-    return _run
-
-
-def _run(options: argparse.Namespace) -> None:
-    out = average(options.runs, options.out, options.out_of_fold)
-    for part, measured in out.read_json("metrics.json")["parts"].items():
-        print(f"{part}\n{summary_table(measured)}\n")
-    print(out.predictions)
 
 
 def average(paths: Sequence[Path], out: Path, out_of_fold: bool = False) -> RunDirectory:

@@ -1,7 +1,9 @@
-"""The metrics of a predictions file, or of a run that has just ended, on the terminal."""
+"""Metrics on the terminal: of a predictions file, of a run that has just ended, of an average."""
 
+import argparse
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from skinlesion.runs.directory import RunDirectory
@@ -36,3 +38,25 @@ def summarise(directory: RunDirectory) -> None:
     written = [directory.path / name for name in ("predictions.csv", "metrics.json")]
     written += sorted(directory.figures.glob("*.png"))
     log.info("\n%s", "\n".join(map(str, written)))
+
+
+def average_command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int | None]:
+    """Write the average, and print its metrics."""
+    parser.epilog = (
+        "example: skinlesion average runs/resnet50/1f3a5b7c9d/seed* --out runs/average/a/seed0"
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a finished run")
+    parser.add_argument("--out", type=Path, required=True, help="a new directory, like a run's")
+    about = "the runs are the folds of one split: put their reported parts together instead"
+    parser.add_argument("--out-of-fold", action="store_true", help=about)
+    return _average
+
+
+def _average(options: argparse.Namespace) -> None:
+    from skinlesion.evaluation.average import average
+    from skinlesion.evaluation.metrics import summary_table
+
+    out = average(options.runs, options.out, options.out_of_fold)
+    for part, measured in out.read_json("metrics.json")["parts"].items():
+        print(f"{part}\n{summary_table(measured)}\n")
+    print(out.predictions)
