@@ -8,7 +8,16 @@ from skinlesion.runs.directory import identity
 from skinlesion.sweeps.jobs import CONF, names, read_sweep
 
 PAPER = [f"table{number}" for number in range(3, 12)]
-STUDIES = ["ablation", "augmentation", "backbones", "leakage", "paper", "resnet50", "rivals"]
+STUDIES = [
+    "ablation",
+    "augmentation",
+    "backbones",
+    "folds",
+    "leakage",
+    "paper",
+    "resnet50",
+    "rivals",
+]
 STUDIES += ["truncation", "truncation_small", "yao_search"]
 
 
