@@ -1,5 +1,6 @@
 """Pairs of images that are the same picture, though their lesions differ."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,21 @@ from tqdm import tqdm
 from skinlesion.data.archive import ImageArchive
 from skinlesion.data.cache import in_threads
 from skinlesion.data.pixels import to_square
+from skinlesion.data.samples import Samples
 from skinlesion.data.schema import Schema
 from skinlesion.data.table import read_table
 from skinlesion.errors import SkinlesionError
+from skinlesion.runs.predictions import PARTS
 from skinlesion.text import aligned
 
 SIDE = 24  # pixels of a small copy
+THRESHOLD = 0.97  # of the correlation: the pairs below it, looked at, differ
 BLOCK = 1000  # images compared with all others at once
 HEAD = ["image_a", "image_b", "lesion_a", "lesion_b", "class_a", "class_b", "correlation"]
 
 
 def find_duplicates(
-    root: Path, data: Any, threshold: float = 0.97, against: Path | None = None
+    root: Path, data: Any, threshold: float = THRESHOLD, against: Path | None = None
 ) -> pd.DataFrame:
     """Return the pairs of images of different lesions that correlate above a threshold.
 
@@ -53,14 +57,28 @@ def find_duplicates(
         others = pd.DataFrame({"image_id": sorted(archive.ids)}).assign(lesion_id="", dx="")
         small_others = _small(archive, others["image_id"].tolist())
     pairs = []
-    for start in tqdm(range(0, len(table), BLOCK), "comparing", disable=None):
-        alike = small[start : start + BLOCK] @ small_others.T  # (b, n)
-        for a, b in np.argwhere(alike > threshold):
-            one, other = table.iloc[start + a], others.iloc[b]
-            if (against or start + a < b) and one["lesion_id"] != other["lesion_id"]:
-                both = [(one[name], other[name]) for name in ("image_id", "lesion_id", "dx")]
-                pairs.append([*sum(both, ()), float(alike[a, b])])
+    for a, b, correlation in _alike(small, small_others, threshold):
+        one, other = table.iloc[a], others.iloc[b]
+        if (against or a < b) and one["lesion_id"] != other["lesion_id"]:
+            both = [(one[name], other[name]) for name in ("image_id", "lesion_id", "dx")]
+            pairs.append([*sum(both, ()), correlation])
     return pd.DataFrame(pairs, columns=HEAD).sort_values("correlation", ascending=False)
+
+
+def near_copies(samples: Samples) -> dict[str, int]:
+    """Count, for each held-out part, the images that are a training image of another lesion.
+
+    The same as `find_duplicates`, of the cached squares.
+    """
+    small = np.stack([_small_copy(samples.images[row]) for row in samples.rows])
+    lesion, split = (samples.frame[name].to_numpy() for name in ("lesion_id", "split"))
+    (trained,) = np.nonzero(split == "train")
+    found = {}
+    for part in (part for part in PARTS[1:] if (split == part).any()):
+        (held,) = np.nonzero(split == part)
+        pairs = _alike(small[held], small[trained], THRESHOLD)
+        found[part] = len({a for a, b, _ in pairs if lesion[held[a]] != lesion[trained[b]]})
+    return found
 
 
 def as_text(pairs: pd.DataFrame) -> str:
@@ -77,9 +95,23 @@ def _small(archive: ImageArchive, names: list[str]) -> np.ndarray:
             pixels = archive.pixels(name)[0]
         except SkinlesionError as error:
             raise SkinlesionError(f"{archive.root}: {name}: {error}") from None
-        square = Image.fromarray(to_square(pixels, min(pixels.shape[:2])))
-        copy = np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
-        copy = (copy - copy.mean((0, 1))).ravel()
-        return copy / max(float(np.linalg.norm(copy)), 1e-6)
+        return _small_copy(to_square(pixels, min(pixels.shape[:2])))
 
     return np.stack(in_threads(one, names, "reading", "img"))
+
+
+def _small_copy(square: np.ndarray) -> np.ndarray:
+    resized = Image.fromarray(square).resize((SIDE, SIDE), Image.Resampling.BOX)
+    copy = np.asarray(resized, np.float32)
+    copy = (copy - copy.mean((0, 1))).ravel()
+    return copy / max(float(np.linalg.norm(copy)), 1e-6)
+
+
+def _alike(
+    small: np.ndarray, others: np.ndarray, threshold: float
+) -> Iterator[tuple[int, int, float]]:
+    """Yield which of the small copies (N, F) and (n, F) correlate above a threshold, and how."""
+    for start in tqdm(range(0, len(small), BLOCK), "comparing", disable=None):
+        alike = small[start : start + BLOCK] @ others.T  # (b, n)
+        for a, b in np.argwhere(alike > threshold).tolist():
+            yield start + a, b, float(alike[a, b])

@@ -35,6 +35,8 @@ def summarise(directory: RunDirectory) -> None:
     for part, measured in metrics["parts"].items():
         log.info("\n%s (split=%s: these images %s)", part, metrics["protocol"], SELECTED[part])
         log.info(summary_table(measured))
+        if copies := metrics["leak"].get(part, {}).get("near_copies"):
+            log.info("%s of these images are a training image of another lesion", copies)
     written = [directory.path / name for name in ("predictions.csv", "metrics.json")]
     written += sorted(directory.figures.glob("*.png"))
     log.info("\n%s", "\n".join(map(str, written)))

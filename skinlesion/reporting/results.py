@@ -51,11 +51,15 @@ class Provenance(BaseModel):
 
 
 class Leak(BaseModel):
-    """How many held-out images show a lesion that is also in training."""
+    """How many held-out images show a lesion that is also in training.
+
+    `near_copies` are the same picture as a training image of another lesion; None: not counted.
+    """
 
     images: int
     leaked: int
     share: float | None
+    near_copies: int | None = None
     per_class: dict[str, "Leak"] = {}
 
 
@@ -176,6 +180,11 @@ class Results:
     def finished(self, job: Job) -> list[Run]:
         """Return the runs of a job that are DONE: one, or one for each data and weights."""
         return [*self._read(self._done.get(job.identity, []))]
+
+    def at(self, path: Path) -> list[Run]:
+        """Return the run of a directory, if it is there and DONE."""
+        directory = RunDirectory(path)
+        return [*self._read([directory])] if self._finished(directory) else []
 
     def _read(self, directories: Sequence[RunDirectory]) -> Iterator[Run]:
         for directory in directories:

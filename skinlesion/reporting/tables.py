@@ -125,8 +125,9 @@ def build_table(sweep: Sweep, results: Results) -> Table:
         label = " · ".join(
             sweep.axes[axis][value] for axis, value in values.items() if axis != sweep.across
         )
+        label = label or sweep.title
         done, notes = _alike([run for job in jobs for run in results.finished(job)])
-        missing = [job for job in jobs if job.seed not in {run.config.seed for run in done}]
+        missing = [job for job in jobs if not {*results.finished(job)} & {*done}]
         for job in missing:
             if failure := results.failures.find(job.identity):
                 notes.append(f"seed {job.seed} failed: {failure['why']}")
@@ -143,6 +144,11 @@ def build_table(sweep: Sweep, results: Results) -> Table:
                 results.value(done, address),
             )
         rows.append(Row(label, group, done, entries, [job.seed for job in missing], notes))
+    for label, place in sweep.also.items():
+        done = results.at(sweep.runs / place)
+        cells = {h: Entry(None, results.value(done, a)) for h, a in sweep.columns.items()}
+        notes = [] if done else [f"not there: {sweep.runs / place} (see skinlesion average --help)"]
+        rows.append(Row(label, rows[0].group, done, cells, [], notes))
     table = Table(
         name=sweep.name,
         title=sweep.title,

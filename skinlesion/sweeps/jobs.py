@@ -7,8 +7,10 @@ sweep:
     experiment: {md_resnet50: ResNet50, …}  # value: label, or a list of values
     seed: [0, 1, 2]
   across: split                             # optional: this axis side by side, not row by row
+  over: split.fold                          # optional: this axis in one row, as the seeds are
   columns: {accuracy: accuracy, …}          # heading: address into the metrics
   notes: {md_resnet50: text, …}             # optional: what is said below the table of a value
+  also: {all folds: average/folds/seed0}    # optional: rows of directories in machine.runs
 """
 
 import copy
@@ -27,7 +29,7 @@ FOLDER, CONF = ROOT / "sweeps", ROOT / "conf"
 # Composing takes a tenth of a second, and most tables show the same runs.
 _COMPOSED: dict[tuple[str, ...], DictConfig] = {}
 _SEEDED: dict[tuple[int | str, ...], tuple[DictConfig, str]] = {}
-FIELDS = {"title", "table", "axes", "across", "columns", "notes"}
+FIELDS = {"title", "table", "axes", "across", "over", "columns", "notes", "also"}
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,10 @@ class Sweep:
         table: number of the paper's table, None for a study of our own.
         columns: heading → address into the metrics (`skinlesion.evaluation.metrics`),
             `run.` and a number of the provenance, or None for what is not measured.
-        axes: axis → value → label, without `seed`.
+        axes: axis → value → label, without `seed` and what a row is over.
         across: the axis whose values stand side by side.
         notes: a value of an axis → what is said of it below the table.
+        also: label → directory of a further row, such as `skinlesion average` writes.
         seeds: the seeds.
         jobs: every run, the seeds of a choice one after another.
         overrides: those of the command line.
@@ -56,6 +59,7 @@ class Sweep:
     axes: Mapping[str, Mapping[str, str]]
     across: str | None
     notes: Mapping[str, str]
+    also: Mapping[str, str]
     seeds: tuple[int, ...]
     jobs: tuple["Job", ...]
     overrides: tuple[str, ...]
@@ -67,7 +71,7 @@ class Job:
     """One run of a sweep.
 
     Attributes:
-        choice: the value on each axis but `seed`.
+        choice: the value on each axis but `seed` and what a row is over.
         seed: the seed.
         config: the job's config, one object for all sweeps that have this job.
         identity: by which its runs are found (`skinlesion.runs.directory.identity`).
@@ -126,6 +130,7 @@ def read_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep:
             key
             for key in parsed[0]
             if key in node["axes"] or len({choice[key] for choice in parsed}) > 1
+            if key not in ("seed", node.get("over"))
         ]
         jobs = []
         for choice in parsed:
@@ -138,13 +143,12 @@ def read_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep:
                 config = copy.deepcopy(_COMPOSED[composed])
                 config.seed = seed
                 _SEEDED[seed, *composed] = config, identity(config)
-            labelled = {key: choice[key] for key in varied if key != "seed"}
+            labelled = {key: choice[key] for key in varied}
             jobs.append(Job(labelled, seed, *_SEEDED[seed, *composed]))
     swept: dict[str, dict[str, str]] = {}
     for axis in varied:
-        if axis != "seed":
-            values = dict.fromkeys(job.choice[axis] for job in jobs)
-            swept[axis] = {value: _label(node["axes"], axis, value) for value in values}
+        values = dict.fromkeys(job.choice[axis] for job in jobs)
+        swept[axis] = {value: _label(node["axes"], axis, value) for value in values}
     return Sweep(
         name=path.stem,
         title=node["title"],
@@ -153,6 +157,7 @@ def read_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep:
         axes=swept,
         across=node.get("across"),
         notes=node.get("notes", {}),
+        also=node.get("also", {}),
         seeds=tuple(dict.fromkeys(job.seed for job in jobs)),
         jobs=tuple(jobs),
         overrides=tuple(overrides),

@@ -193,14 +193,19 @@ def _predictions(parts: Any, samples: Samples) -> pd.DataFrame:
 
 def _finish(job: Job, samples: Samples, directory: RunDirectory, weights: str) -> None:
     """Write all that follows from the predictions, and DONE last of all."""
+    from skinlesion.data.duplicates import near_copies
     from skinlesion.evaluation.metrics import evaluate_file
 
+    leak = {
+        part: samples.leak[part] | {"near_copies": copies}
+        for part, copies in near_copies(samples).items()
+    }
     directory.write_json(
         "metrics.json",
         {
             "protocol": job.split.name,
             "parts": evaluate_file(directory.predictions),
-            "leak": samples.leak,
+            "leak": leak,
         },
     )
     seconds = read_history(directory.history)["seconds"]

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from skinlesion.data.duplicates import as_text, find_duplicates
+from skinlesion.data.duplicates import as_text, find_duplicates, near_copies
 from skinlesion.data.split import Split, leak_report
 from skinlesion.errors import SkinlesionError
 
@@ -23,6 +23,17 @@ def test_a_copy_is_found_whatever_its_lesion_and_folder(place: Any, ham10000: An
     assert pairs["correlation"].tolist() == pytest.approx([1, 1])
     assert one in as_text(pairs)
     assert len(find_duplicates(place.write(jpegs={**place.jpegs}), ham10000, 0.97, root)) > 60
+
+
+def test_held_out_copies_of_another_lesion_in_training_are_counted(place: Any) -> None:
+    split = place.samples(place.write()).frame
+    lesion = split.set_index("image_id")["lesion_id"]
+    trained, held = (split.loc[split["split"] == part, "image_id"] for part in ("train", "val"))
+    place.jpegs[held.iloc[0]] = place.jpegs[
+        next(i for i in trained if lesion[i] != lesion[held.iloc[0]])
+    ]
+    samples = place.samples(place.write())
+    assert near_copies(samples)["val"] >= 1
 
 
 def test_a_threshold_that_is_none_is_said(place: Any, ham10000: Any) -> None:

@@ -1,5 +1,6 @@
 """Several runs as one: the mean of their probabilities, or their folds put together."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,21 @@ def test_folds_are_put_together_and_what_is_no_fold_or_no_match_is_said(
     found = read_predictions(whole.path)
     assert found.splits == ("test",)
     assert len(found.frame) == (frame["split"] == "test").sum() * 2
+    table = folder.table(folder.sweep("folds"))
+    assert [row.label for row in table.rows] == [
+        "Five folds by lesion",
+        "all folds in one, out of fold",
+    ]
+    assert table.rows[0].missing == [0] * 5
+    assert "not there" in table.rows[1].notes[0]
+    shutil.copytree(whole.path, folder.path / "average" / "folds" / "seed0")
+    folds = [folder.add(job) for job in folder.sweep("folds").jobs[:2]]
+    mean, all_folds = folder.table(folder.sweep("folds")).rows
+    assert [len(mean.runs), mean.missing, all_folds.n] == [
+        len(folds),
+        [0] * 3,
+        f"1 x {len(found.frame)}",
+    ]
     single = runs(folder, "dropout=0.1,0.2")
     with pytest.raises(SkinlesionError, match="expected every fold"):
         average(single, tmp_path / "none", out_of_fold=True)

@@ -119,13 +119,21 @@ def test_equal_splits_share_a_line_of_the_leakage(folder: Folder, jobs) -> None:
     for job, run in zip(jobs, [folder.add(job) for job in jobs], strict=True):
         part = "test" if job.config.split.name == "lesion" else "val"
         by_class = {"mel": {"images": 8, "leaked": 2, "share": 0.25}}
-        leak = {part: {"images": 40, "leaked": 10, "share": 0.25, "per_class": by_class}}
+        leak = {
+            part: {
+                "images": 40,
+                "leaked": 10,
+                "share": 0.25,
+                "per_class": by_class,
+                "near_copies": 1,
+            }
+        }
         (run / "metrics.json").write_text(json.dumps({"leak": leak}))
     html = page_of(folder)
     section = html[html.index('id="leakage-of-the-splits"') :]
     rows = re.findall(r"<tr data-protocol.*?</tr>", section, re.S)
     assert [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows] == [
-        [protocol, part, "2", "40", "10", "25 %", "2 of 8 (25 %)"]
+        [protocol, part, "2", "40", "10", "25 %", "1", "2 of 8 (25 %)"]
         for protocol, part in (("by image", "val"), ("by lesion", "test"))
     ]
 

@@ -93,7 +93,7 @@ def test_a_row_that_is_printed_twice_is_one_run(again):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("seed: 1", "has no node `sweep`: expected across, axes"),
+        ("seed: 1", "has no node `sweep`: expected across, also, axes"),
         ("sweep: {title: x, axes: {seed: [0]}}", "sweep lacks columns and has unknown nothing"),
         ("sweep: {title: x, axes: {}, columns: {}, rows: 1}", "has unknown rows"),
     ],
