@@ -1,5 +1,6 @@
 """The images and the metadata of a finished run, by image id."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from skinlesion.data.archive import ImageArchive
 from skinlesion.data.schema import Schema
 from skinlesion.data.table import read_table
 from skinlesion.data.test_set import join_test_set
-from skinlesion.errors import SkinlesionError
+from skinlesion.errors import SkinlesionError, listing
 
 
 class RunImages(NamedTuple):
@@ -24,6 +25,12 @@ class RunImages(NamedTuple):
     archive: ImageArchive
     table: pd.DataFrame
     properties: tuple[str, ...]
+
+    def only(self, ids: Sequence[str]) -> "RunImages":
+        """Return some of them, in this order, or say which are not there."""
+        if absent := [image_id for image_id in ids if image_id not in self.table.index]:
+            raise SkinlesionError(f"{self.archive.root} lacks images of the run: {listing(absent)}")
+        return self._replace(table=self.table.loc[[*ids]])
 
     def pixels(self, image_id: str) -> np.ndarray:
         """Return an image as the run saw it, (H, W, 3) uint8, RGB, or say why it cannot be read."""

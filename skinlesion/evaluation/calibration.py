@@ -16,6 +16,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 LOWEST, HIGHEST = 0.05, 20.0
+TOLERATED = 0.05  # of the answers may be wrong
 # Softmax is computed in float32, where what is smaller may be 0: no computed probability is moved.
 SMALLEST = float(np.finfo(np.float32).tiny)
 
@@ -64,3 +65,20 @@ def softmax(logits: Floats) -> Floats:
     """Return exp(logits) of each row, divided by their sum, (..., C) to (..., C)."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def fit_sure(y: Ints, probabilities: Floats) -> float:
+    """Return the least largest probability from which on at most 5 % of the answers are wrong.
+
+    1 where there is none.
+
+    Args:
+        y: (n,) true classes, as indices in [0, C).
+        probabilities: (n, C), calibrated.
+    """
+    surest = probabilities.max(axis=1)
+    order = np.argsort(-surest, kind="stable")
+    wrong = np.cumsum(probabilities.argmax(axis=1)[order] != y[order])
+    ends = np.append(np.diff(surest[order]) != 0, True)  # equal ones are answered alike
+    tolerated = ends & (wrong <= TOLERATED * np.arange(1, len(y) + 1))
+    return float(surest[order][tolerated][-1]) if tolerated.any() else 1.0

@@ -8,7 +8,7 @@ from typing import Any
 
 from skinlesion.evaluation.bootstrap import drawn, interval
 from skinlesion.evaluation.calibration import scale
-from skinlesion.evaluation.metrics import OVERALL, Sample, evaluate, headlines, metric_at
+from skinlesion.evaluation.metrics import OVERALL, Floats, Sample, evaluate, headlines, metric_at
 from skinlesion.runs.predictions import SELECTED, Predictions
 from skinlesion.text import interval as between
 from skinlesion.text import number
@@ -78,8 +78,12 @@ class Measured:
 
     def scaled(self, temperature: float) -> "Measured":
         """Return the part with its probabilities after temperature scaling."""
-        scaled = dict(zip(self.classes, scale(self.probabilities, temperature).T, strict=True))
-        return Measured(Predictions(self.predictions.frame.assign(**scaled), self.classes))
+        return self.answering(scale(self.probabilities, temperature))
+
+    def answering(self, probabilities: Floats) -> "Measured":
+        """Return the part with other probabilities (n, C)."""
+        columns = dict(zip(self.classes, probabilities.T, strict=True))
+        return Measured(Predictions(self.predictions.frame.assign(**columns), self.classes))
 
 
 @lru_cache(maxsize=4)  # a folder may have hundreds of runs, and draws of one take megabytes

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinlesion.errors import SkinlesionError
+from skinlesion.evaluation.calibration import TOLERATED
 from skinlesion.runs.predictions import read_predictions
 from skinlesion.text import aligned, number
 
@@ -29,7 +30,6 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
 BINS = 15  # of the expected calibration error
-TOLERATED = 0.05  # of the answers may be wrong
 PAIRS = 4_000_000  # compared at a time: 32 MB
 
 
@@ -119,7 +119,7 @@ class Metric:
         by_class: whether each class has one.
         headlines: the addresses under which runs are compared by it.
         lower_is_better: whether that is so.
-        brief: whether the last line of a summary has it.
+        brief: whether a summary has it.
         format: how its numbers are printed, as :func:`skinlesion.text.number` takes it.
     """
 
@@ -240,6 +240,29 @@ def nll(s: Sample) -> Floats:
     return _ratio(-np.log(np.maximum(of_truth, 1e-12)) @ s.weights, s.n)
 
 
+def class_ece(s: Sample) -> Floats:
+    """:func:`ece` of each class against the rest (Kull et al. 2019, arXiv:1910.12656)."""
+    found = np.full(s.support.shape, np.nan)
+    for c, scores in enumerate(s.probabilities.T):
+        errors = ((s.y == c) - scores)[:, None] * s.weights
+        sums = np.abs(_sums(np.ceil(scores * BINS).astype(np.int64), errors, BINS + 1))
+        found[:, c] = np.where(s.support[:, c] > 0, _ratio(sums.sum(axis=0), s.n), np.nan)
+    return found
+
+
+def class_brier(s: Sample) -> Floats:
+    """The part of each class in :func:`brier`, which is their sum."""
+    errors = (s.probabilities - np.eye(len(s.classes))[s.y]) ** 2  # (n, C)
+    return np.where(s.support > 0, (s.weights.T @ errors) / s.n[:, None], np.nan)
+
+
+def class_nll(s: Sample) -> Floats:
+    """:func:`nll` of the images of each class."""
+    of_truth = np.take_along_axis(s.probabilities, s.y[:, None], axis=1)  # (n, 1)
+    lost = -np.log(np.maximum(of_truth, 1e-12)) * s.weights
+    return _ratio(_sums(s.y, lost, len(s.classes)).T, s.support)
+
+
 def risks(s: Sample) -> tuple[Any, Floats]:
     """Return how many images are answered, and the share of them answered wrong, (K, D) each.
 
@@ -287,6 +310,9 @@ REGISTRY = (
     Metric("auc", "AUC", auc, by_class=True, headlines=("macro.auc",)),
     Metric("average_precision", "AP", average_precision, by_class=True),
     Metric("accuracy", "accuracy", ovr_accuracy, by_class=True),
+    Metric("ece", "ECE", class_ece, by_class=True, lower_is_better=True, brief=False),
+    Metric("brier", "Brier", class_brier, by_class=True, lower_is_better=True, brief=False),
+    Metric("nll", "NLL", class_nll, by_class=True, lower_is_better=True, brief=False),
 )
 OVERALL = {metric.name: metric for metric in REGISTRY if not metric.by_class}
 BY_CLASS = {metric.name: metric for metric in REGISTRY if metric.by_class}
@@ -396,13 +422,17 @@ def summary_table(metrics: dict[str, Any]) -> str:
     A row per class, the macro mean and the standard deviation over classes, and a line on all
     images; a dash where nothing can be measured, or an older release did not.
     """
-    rows: list[list[str] | None] = [["class", *(m.title for m in BY_CLASS.values())], None]
+    brief, by_class = (
+        {name: metric for name, metric in known.items() if metric.brief}
+        for known in (OVERALL, BY_CLASS)
+    )
+    rows: list[list[str] | None] = [["class", *(m.title for m in by_class.values())], None]
     for label, values in metrics["per_class"].items():
-        rows.append([label, *(number(values.get(n), m.format) for n, m in BY_CLASS.items())])
+        rows.append([label, *(number(values.get(n), m.format) for n, m in by_class.items())])
     rows.append(None)
+    del by_class["support"]
     for title, mean in (("macro mean", metrics["macro"]), ("sd", metrics["sd"])):
-        rows.append([title, "", *(number(mean.get(n), m.format) for n, m in AVERAGED.items())])
-    brief = {name: metric for name, metric in OVERALL.items() if metric.brief}
+        rows.append([title, "", *(number(mean.get(n), m.format) for n, m in by_class.items())])
     overall = ", ".join(f"{m.title} {number(metrics.get(n), m.format)}" for n, m in brief.items())
     return f"{aligned([*rows, None])}\n{overall}"
 

@@ -15,11 +15,13 @@ from skinlesion.errors import SkinlesionError, listing
 from skinlesion.evaluation.bootstrap import Floats, drawn, interval
 from skinlesion.evaluation.measured import DRAWS
 from skinlesion.evaluation.metrics import Sample, macro, recall
-from skinlesion.runs.predictions import Predictions
+from skinlesion.runs.directory import RunDirectory
+from skinlesion.runs.predictions import COLUMNS, Predictions
 from skinlesion.text import aligned, counted, number
 from skinlesion.text import interval as between
 
 UNKNOWN, YOUNG, MIDDLE, OLD = "unknown", "under 40", "40-60", "over 60"
+MOST = 30  # values of a property that are groups
 FEWEST = 10  # lesions of a class; the recall of fewer says next to nothing
 
 
@@ -73,6 +75,16 @@ def subgroups(part: Predictions, groups: pd.Series) -> list[Recall]:
     return [row for rows in found.values() for row in rows]
 
 
+def run_groups(directory: RunDirectory, part: Predictions) -> str:
+    """Lay out a run's reported part by every property that its split.csv has; empty if by none."""
+    if not (directory.path / "split.csv").is_file():
+        return ""
+    cells = pd.read_csv(directory.path / "split.csv", dtype=str).set_index("image_id")
+    known = cells.drop(columns=[*COLUMNS, "dx"], errors="ignore")
+    known = known[[name for name in known if name == "age" or known[name].nunique() <= MOST]]
+    return by_groups([part], known).strip() if len(known.columns) else ""
+
+
 def by_groups(parts: Sequence[Predictions], known: pd.DataFrame, what: str = "sensitivity") -> str:
     """Lay `subgroups` of runs taken together out as text, by each column of what is known.
 
@@ -92,7 +104,10 @@ def by_groups(parts: Sequence[Predictions], known: pd.DataFrame, what: str = "se
             if min(young.lesions, old.lesions) >= FEWEST:
                 apart = between(interval(young.draws - old.draws), "+")
                 texts[-1] += f"; difference {number(young.value - old.value, '+')} {apart}"
-        cells = [[r.label, r.group, f"{r.images:,}", f"{r.lesions:,}", str(r)] for r in found]
+        enough = [row for row in found if row.lesions >= FEWEST]
+        cells = [[r.label, r.group, f"{r.images:,}", f"{r.lesions:,}", str(r)] for r in enough]
         head = [f"{what} of", str(name), "images", "lesions", "95 % interval"]
-        texts += [aligned([head, None, *cells], left=2)]
+        texts += [aligned([head, None, *cells], left=2)] if cells else []
+        few = [f"{r.label} {r.group} {r.lesions}" for r in found if r.lesions < FEWEST]
+        texts += [f"too few lesions, below {FEWEST}: {', '.join(few)}"] if few else []
     return "\n".join(texts)

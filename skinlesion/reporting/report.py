@@ -24,6 +24,7 @@ from tqdm import tqdm
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.measured import Measured
 from skinlesion.evaluation.metrics import AVERAGED, OVERALL, headlines, metric_at
+from skinlesion.evaluation.subgroups import run_groups
 from skinlesion.reporting.layout import lay_out
 from skinlesion.reporting.pictures import Picture, pictures
 from skinlesion.reporting.render import render
@@ -176,6 +177,7 @@ def report_page(report: Report) -> str:
         now=datetime.now(UTC),
         choices=_choices,
         differences=_differences,
+        groups_of=lambda run: run_groups(run.directory, run.part.predictions),
         # By class and over classes, each run's own section says more.
         overview=[address for address in headlines(()) if not address.startswith("sd.")],
         overall=[name for name in OVERALL if name != "n"],

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skinlesion.cli import Terminated, quick_imports
+from skinlesion.data.views import TTA, VIEWS, tta_of
 from skinlesion.errors import SkinlesionError, listing
 from skinlesion.serving.export import FORMATS, USUAL, choose
 
@@ -79,6 +80,11 @@ def predict(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument(
         "--json", action="store_true", help="a JSON object for each image, a line each"
     )
+    parser.add_argument("--tta", choices=["none", *VIEWS], help=TTA)
+    about = (
+        "say of which answers the model is not sure enough: of the surer, 5 %% were wrong on val"
+    )
+    parser.add_argument("--sure", action="store_true", help=about)
     return _predict
 
 
@@ -152,10 +158,14 @@ def _predict(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     model, images, rows = _open_all(options)
+    model.tta = tta_of(options.tta, model.tta)
+    if options.sure and model.sure is None:
+        raise SkinlesionError(f"--sure: {options.model} is of a release that fitted no threshold.")
+    views = f", the mean of {VIEWS[model.tta]} views each" if model.tta else ""
     print(
         f"{options.model}: {model.description['network']['backbone']['name']}, reads "
-        f"{', '.join(model.properties) or 'no metadata'}; temperature {model.temperature:.2f}. "
-        "Research software, no medical device.",
+        f"{', '.join(model.properties) or 'no metadata'}; temperature {model.temperature:.2f}"
+        f"{views}. Research software, no medical device.",
         file=sys.stderr,
     )
     longest = max(map(len, model.classes))
@@ -170,7 +180,7 @@ def _predict(options: argparse.Namespace) -> int:
         for path, answer in _predictions(model, images, rows):
             broken += isinstance(answer, str)
             if options.json:
-                text = json.dumps({"image": str(path)} | _as_dict(answer))
+                text = json.dumps({"image": str(path)} | _as_dict(answer, model.tta, options.sure))
             elif isinstance(answer, str):
                 text = f"{first.format(path.name)}error: {answer}"
             else:
@@ -180,6 +190,7 @@ def _predict(options: argparse.Namespace) -> int:
                 )
                 text = line.format(path.name, answer.label, "calibrated", *calibrated)
                 text += f"   without {', '.join(answer.missing)}" if answer.missing else ""
+                text += "   not sure enough" if options.sure and not answer.sure else ""
                 text += f"\n{line.format('', '', 'raw', *raw)}"
             # Through tqdm, or bar and lines would mix on a terminal.
             bar.write(text, file=sys.stdout)
@@ -190,11 +201,12 @@ def _predict(options: argparse.Namespace) -> int:
     return int(broken > 0)
 
 
-def _as_dict(answer: "Prediction | str") -> dict[str, Any]:
+def _as_dict(answer: "Prediction | str", tta: str | None, sure: bool) -> dict[str, Any]:
     if isinstance(answer, str):
         return {"error": answer}
     found = {"predicted": answer.label, "probabilities": answer.probabilities, "raw": answer.raw}
-    return found | {"missing": answer.missing}
+    found |= {"missing": answer.missing} | ({"tta": tta} if tta else {})
+    return found | ({"sure": answer.sure} if sure else {})
 
 
 def _predictions(

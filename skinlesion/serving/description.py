@@ -68,6 +68,8 @@ class Description(BaseModel):
         encoder: how metadata becomes numbers.
         temperature: the logits are divided by it (Guo et al. 2017, arXiv:1706.04599).
         region: what it saw of each image (`skinlesion.data.region`); None: all of it.
+        tta: how it was measured (`skinlesion.data.views`); None: each image as it is.
+        sure: see `skinlesion.evaluation.calibration.fit_sure`; None: not fitted.
     """
 
     network: _Network
@@ -75,6 +77,8 @@ class Description(BaseModel):
     encoder: _Encoder
     temperature: Annotated[Finite, Field(ge=0.01, le=100)]
     region: Name | None = None
+    tta: Literal["flips", "crops"] | None = None
+    sure: Annotated[Finite, Field(ge=0, le=1)] | None = None
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> "Description":

@@ -1,11 +1,14 @@
 """`skinlesion evaluate`: a predictions file, or a run on a test set that it has never seen."""
 
 import argparse
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from skinlesion.cli import CONF, quick_imports
+from skinlesion.data.views import TTA, VIEWS, tta_of
 from skinlesion.errors import SkinlesionError, listing
 from skinlesion.evaluation.command import show
 from skinlesion.files import replacing
@@ -26,6 +29,8 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
         "also conformal sets: how often they hold the class, and their size; by groups with --by"
     )
     add("--sets", action="store_true", help=about)
+    about = "also how sure it is, as trained and after scaling fitted on val, and class by class"
+    add("--calibration", action="store_true", help=about)
     about = "what --by reads: image_id and these columns (default: the run's split.csv)"
     add("--table", type=Path, metavar="FILE", help=about)
     about = "print one JSON object, split to metrics, in full precision"
@@ -34,6 +39,7 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
     add("--on", type=Path, metavar="FOLDER", help=about)
     about = "write its probabilities as ISIC 2018 takes them; FOLDER then needs no table"
     add("--submission", type=Path, metavar="FILE", help=about)
+    add("--tta", choices=["none", *VIEWS], help=f"predict anew, {TTA}")
     add("--device", default="cpu", help="what predicts: cpu (default), cuda, cuda:1, mps")
     return _run
 
@@ -41,26 +47,34 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
 def _run(options: argparse.Namespace) -> None:
     if options.submission and not options.on:
         raise SkinlesionError("--submission: of which images? Expected --on FOLDER as well.")
-    more = options.by or options.sets
+    more = options.by or options.sets or options.calibration
     if more and (options.json or options.submission):
-        raise SkinlesionError("--by and --sets print: expected neither --json nor --submission.")
-    seeds = sorted(options.predictions.glob("seed*")) if more and not options.on else []
+        raise SkinlesionError(
+            "--by, --sets and --calibration print: expected neither --json nor --submission."
+        )
+    anew = options.on or options.tta
+    seeds = sorted(options.predictions.glob("seed*")) if more and not anew else []
     known: Any = _known(options, [*seeds, options.predictions][0]) if options.by else None
-    scored = predict_folder(options) if options.on else options.predictions
+    scored: Path | None = options.predictions
+    if anew:
+        scored = predict_folder(options) if options.on else predict_again(options)
     if scored and not seeds:
         show(scored, options.json)
     if scored and more:
         from skinlesion.evaluation.conformal import show_sets
+        from skinlesion.evaluation.scaling import show_calibration
         from skinlesion.evaluation.subgroups import by_groups
         from skinlesion.runs.predictions import read_predictions
 
         runs = [read_predictions(path) for path in seeds or [scored]]
         if options.by:
             print(by_groups([run.part(run.reported) for run in runs], known))
+        fitted = [read_predictions(path) for path in seeds or [options.predictions]]
         if options.sets:
-            fitted = [read_predictions(path) for path in seeds or [options.predictions]]
             print(show_sets([*zip(fitted, runs, strict=True)], known))
-    if scored and options.on and not options.json:
+        if options.calibration:
+            print(show_calibration([*zip(fitted, runs, strict=True)]))
+    if scored and anew and not options.json:
         print(f"\n{scored}")
 
 
@@ -81,11 +95,9 @@ def _known(options: argparse.Namespace, run: Path) -> Any:
 def predict_folder(options: argparse.Namespace) -> Path | None:
     """Predict the images of a folder, and return the predictions file if it has their classes."""
     with quick_imports():
-        import numpy as np
         import pandas as pd
         from omegaconf import OmegaConf
 
-        from skinlesion.data.cache import in_threads
         from skinlesion.data.run_images import RunImages
         from skinlesion.data.test_set import open_test_set
         from skinlesion.runs.predictions import write_predictions
@@ -107,19 +119,56 @@ def predict_folder(options: argparse.Namespace) -> Path | None:
         problems.append(f"the run saw images by their masks (data.region={model.region})")
     if problems:
         raise SkinlesionError(f"{options.on} cannot score {directory.path}: {'; '.join(problems)}")
-    ids, metadata = table["image_id"].tolist(), model.encoder.encode(table)
-    pixels = RunImages(archive, table, ()).pixels
-    images = in_threads(lambda name: model.fitted(pixels(name)), ids, "reading", "img")
-    batches = [slice(start, start + BATCH) for start in range(0, len(ids), BATCH)]
-    answers = [model.probabilities(np.stack(images[of]), metadata[of]) for of in batches]
-    answered = pd.DataFrame(np.concatenate(answers), columns=[*model.classes])
+    answered = _answers(model, RunImages(archive, table.set_index("image_id"), ()), options.tta)
     if file:
         asked = table[["image_id"]].join(answered.rename(columns=str.upper)[CHALLENGE])
         with replacing(file) as path:
             asked.to_csv(path, index=False, header=["image", *CHALLENGE], float_format="%.9g")
     if "dx" not in table:
         return None
-    path = directory.path / "on" / f"{options.on.resolve().name}.csv"
+    path = _place(directory.path, options.on.resolve().name, model.tta)
     about = table[["image_id", "lesion_id"]].assign(split="test", label=table["dx"])
     write_predictions(about.join(answered), path)
     return path
+
+
+def predict_again(options: argparse.Namespace) -> Path:
+    """Predict a run's own held-out images once more, and return the predictions file."""
+    with quick_imports():
+        from skinlesion.data.run_images import open_run_images
+        from skinlesion.runs.predictions import COLUMNS, read_predictions, write_predictions
+        from skinlesion.serving.model import load_run, run_directory
+
+    directory = run_directory(options.predictions)
+    model, about = load_run(directory.path, options.device), read_predictions(directory.predictions)
+    found = open_run_images(directory.config).only(about.frame["image_id"].tolist())
+    answered = _answers(model, found, options.tta)
+    path = _place(directory.path, "itself", model.tta)
+    write_predictions(about.frame[[*COLUMNS]].join(answered), path)
+    return path
+
+
+def _answers(model: Any, found: Any, tta: str | None) -> Any:
+    """Return the probability of each class for the rows of a `RunImages`, in their order."""
+    import numpy as np
+    import pandas as pd
+    from tqdm import tqdm
+
+    from skinlesion.data.cache import in_threads
+
+    model.tta = tta_of(tta, model.tta)
+    ids, metadata = found.table.index.tolist(), model.encoder.encode(found.table)
+    images = in_threads(lambda name: model.fitted(found.pixels(name)), ids, "reading", "img")
+    batches = [slice(start, start + BATCH) for start in range(0, len(ids), BATCH)]
+    begun = time.perf_counter()
+    bar = tqdm(batches, "predicting", unit="batch", disable=None)
+    answers = [model.answers(np.stack(images[of]), metadata[of]) for of in bar]
+    if model.tta:
+        seconds = time.perf_counter() - begun
+        what = f"tta={model.tta}: {VIEWS[model.tta]} views of {len(ids):,} images"
+        print(f"{what} in {seconds:.1f} s", file=sys.stderr)
+    return pd.DataFrame(np.concatenate(answers), columns=[*model.classes])
+
+
+def _place(run: Path, name: str, tta: str | None) -> Path:
+    return run / "on" / f"{name}{f'-{tta}' if tta else ''}.csv"

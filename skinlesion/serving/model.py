@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from skinlesion.errors import SkinlesionError, listing
-from skinlesion.evaluation.calibration import fit_temperature
+from skinlesion.evaluation.calibration import fit_sure, fit_temperature, scale
 from skinlesion.files import replacing
 from skinlesion.models.classifier import Classifier, build_classifier
 from skinlesion.runs.directory import RunDirectory
@@ -154,7 +154,9 @@ def _read_run(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     state = {name.removeprefix(prefix): whole[name] for name in whole if name.startswith(prefix)}
     val = read_predictions(directory.predictions).part("val")
     temperature = fit_temperature(val.y, val.probabilities)
-    return checkpoint["hyper_parameters"] | {"temperature": temperature}, state
+    sure = fit_sure(val.y, scale(val.probabilities, temperature))
+    fitted = {"temperature": temperature, "sure": sure}
+    return checkpoint["hyper_parameters"] | fitted, state
 
 
 def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

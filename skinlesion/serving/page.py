@@ -25,6 +25,7 @@ from skinlesion.data.demo import MIN_IMAGES, draw_images, metadata_of, plan
 from skinlesion.data.encoding import UNKNOWN, Number, is_missing
 from skinlesion.data.ham10000 import CLASSES, full_name
 from skinlesion.data.pixels import MOST_BYTES, read_image, to_square
+from skinlesion.data.views import VIEWS
 from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.measured import Measured
 from skinlesion.runs.predictions import read_predictions
@@ -93,12 +94,13 @@ def build_page(model: LesionModel, path: Path, uploads: Path) -> gr.Blocks:
         shown = preview(image, f"Drawing of {label}")
         return to_square(image, model.size), shown, waiting, *(metadata[name] for name in names)
 
-    def classify(image: np.ndarray | None, *values: Any) -> str:
+    def classify(image: np.ndarray | None, tta: Any, doubts: Any, *values: Any) -> str:
         if image is None:
             return PIECES.failure("There is no image yet: choose one, or a sample.")
         try:
+            model.tta = tta if tta in [*VIEWS] else None  # whatever was sent
             known = {n: _read(model, n, value) for n, value in zip(names, values, strict=True)}
-            return answer(model, image, known)
+            return answer(model, image, known, doubts is True)
         except SkinlesionError as error:
             return PIECES.failure(str(error))
 
@@ -116,6 +118,11 @@ def build_page(model: LesionModel, path: Path, uploads: Path) -> gr.Blocks:
                 )
                 shown = _html(elem_classes="sl-shown")
                 fields = [_field(model, name) for name in names]
+                choices = [("the image as it is", ""), *((_views(n), n) for n in VIEWS)]
+                tta = gr.Dropdown(choices, value=model.tta or "", label="what is looked at")
+                doubts = gr.Checkbox(
+                    label="say where it is not sure enough", visible=model.sure is not None
+                )
                 button = gr.Button("Classify", variant="primary")
             with gr.Column(scale=3, min_width=300):
                 answered = _html(waiting)
@@ -128,7 +135,9 @@ def build_page(model: LesionModel, path: Path, uploads: Path) -> gr.Blocks:
         if numbers:
             page.load(None, None, numbers, js=f"() => {json.dumps([None] * len(numbers))}")
         file.upload(take, [file], [file, image, shown, answered], **ALONE)
-        button.click(classify, [image, *fields], [answered], scroll_to_output=True, **ALONE)
+        button.click(
+            classify, [image, tta, doubts, *fields], [answered], scroll_to_output=True, **ALONE
+        )
     # One queue for all that needs the processor, and an end to it.
     page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
     return page
@@ -142,14 +151,24 @@ def preview(image: Pixels, name: str) -> str:
     return PIECES.preview(np.asarray(picture), caption)
 
 
-def answer(model: LesionModel, image: Pixels, metadata: Mapping[str, Any]) -> str:
-    """Return what a model says about an image (S, S, 3) of its size, and where it looks."""
+def answer(
+    model: LesionModel, image: Pixels, metadata: Mapping[str, Any], doubts: bool = False
+) -> str:
+    """Return what a model says about an image (S, S, 3) of its size, and where it looks.
+
+    Where there are doubts and it is not sure enough, it says so before the class.
+    """
     (prediction,) = model.predict_batch(image[None], [metadata])
     try:
         explained: Any = explain(model, image, metadata)
     except SkinlesionError as error:  # a network without positions to look at
         explained = str(error)
-    return PIECES.answer(model, prediction, metadata, explained)
+    unsure = doubts and not prediction.sure
+    return PIECES.answer(model, prediction, metadata, explained, unsure)
+
+
+def _views(tta: str) -> str:
+    return f"{tta}: the mean of {VIEWS[tta]} views, {VIEWS[tta]} times the time"
 
 
 def about(model: LesionModel, path: Path) -> str:

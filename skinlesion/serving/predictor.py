@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from skinlesion.data.encoding import MetadataEncoder, is_missing
 from skinlesion.data.pixels import AnyImage, read_image, to_square
+from skinlesion.data.views import mean_over_views
 from skinlesion.errors import validated
 from skinlesion.evaluation.calibration import scale
 from skinlesion.serving.description import Description
@@ -34,11 +35,14 @@ class Prediction:
         probabilities: class → probability after temperature scaling.
         raw: class → the network's own probability.
         missing: properties of the metadata that were not given.
+        sure: whether the largest probability reaches what at most 5 % of the answers on the
+            validation images were wrong with; None where that is not known.
     """
 
     probabilities: Mapping[str, float]
     raw: Mapping[str, float]
     missing: tuple[str, ...]
+    sure: bool | None = None
 
     @property
     def label(self) -> str:
@@ -58,6 +62,8 @@ class Predictor(ABC):
         temperature: the logits are divided by it.
         size: height and width of the network's input, in pixels.
         region: what it saw of each image, by the lesion's mask; None: all of it.
+        tta: over which views of an image (`skinlesion.data.views`) its answer is the mean, at first
+            those that it was measured with; may be set.
 
     Raises:
         SkinlesionError: if the description is not within its limits.
@@ -70,12 +76,18 @@ class Predictor(ABC):
         self.encoder = MetadataEncoder.from_dict(description["encoder"])
         self.temperature: float = description["temperature"]
         self.size, self.region = checked.network.backbone.input_size, checked.region
+        self.tta: str | None = checked.tta
+        self.sure = checked.sure
         reads = checked.network.metadata.name != "none"
         self.properties = tuple(self.encoder.properties) if reads else ()  # what the network reads
 
     @abstractmethod
     def probabilities(self, images: Pixels, metadata: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return raw probabilities (B, C) for images (B, S, S, 3) and encoded metadata (B, M)."""
+
+    def answers(self, images: Pixels, metadata: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the same as the mean over the views of each image."""
+        return mean_over_views(lambda view: self.probabilities(view, metadata), images, self.tta)
 
     def fitted(self, image: Pixels) -> Pixels:
         """Return an image (H, W, 3) as the network takes it, (S, S, 3)."""
@@ -105,13 +117,14 @@ class Predictor(ABC):
         Raises:
             SkinlesionError: if a property or its value is not known, or an answer is not finite.
         """
-        raw = self.probabilities(images, self.encoder.encode_typed(rows))
+        raw = self.answers(images, self.encoder.encode_typed(rows))
         calibrated = scale(raw, self.temperature)
         return [
             Prediction(
                 probabilities=dict(zip(self.classes, calibrated[i].tolist(), strict=True)),
                 raw=dict(zip(self.classes, raw[i].tolist(), strict=True)),
                 missing=tuple(name for name in self.properties if is_missing(row.get(name))),
+                sure=None if self.sure is None else bool(calibrated[i].max() >= self.sure),
             )
             for i, row in enumerate(rows)
         ]

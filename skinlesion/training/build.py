@@ -123,6 +123,7 @@ def build(job: Job, compute: Compute, data: CheckedArchive) -> Parts:
             "classes": list(data.classes),
             "encoder": data.encoder.to_dict(),
             "region": data.archive.region,
+            "tta": job.tta,
         },
     )
     return Parts(module, augment, _logger(job))

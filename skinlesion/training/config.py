@@ -110,6 +110,7 @@ class Job(_Node):
     metadata: Choice
     loss: Choice
     teacher: Choice | None
+    tta: Literal["flips", "crops"] | None
     optimizer: Annotated[Choice, AfterValidator(_adam)]
     scheduler: Choice | None
     trainer: Trainer

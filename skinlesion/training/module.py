@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -113,7 +114,15 @@ class LesionModule(pl.LightningModule):
         self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> tuple[Tensor, Tensor]:
         """Return which samples these are (B,) and their probabilities (B, C)."""
-        return batch["index"], self.logits(batch).float().softmax(dim=1)
+        from skinlesion.data.views import mean_over_views  # no step of training needs it
+
+        def predict(view: np.ndarray) -> np.ndarray:
+            image = torch.from_numpy(view).to(self.device).permute(0, 3, 1, 2)
+            return self.logits(batch | {"image": image}).float().softmax(dim=1).cpu().numpy()
+
+        images = batch["image"].permute(0, 2, 3, 1).cpu().numpy()  # (B, S, S, 3)
+        found = mean_over_views(predict, images, self.hparams["tta"])
+        return batch["index"], torch.from_numpy(found)
 
     def on_train_epoch_end(self) -> None:
         """Step the scheduler here, because Lightning would only after the checkpoint is written.

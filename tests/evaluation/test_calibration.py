@@ -1,10 +1,13 @@
 """Temperature scaling, on labels drawn from known probabilities."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from skinlesion.errors import SkinlesionError
-from skinlesion.evaluation.calibration import fit_temperature, scale
+from skinlesion.evaluation.calibration import fit_sure, fit_temperature, scale
+from skinlesion.evaluation.scaling import better_on, fit_vector, show_calibration
+from skinlesion.runs.predictions import Predictions
 
 
 def drawn(seed=0, n=20_000, classes=4, spread=2.0):
@@ -69,3 +72,41 @@ def test_a_temperature_that_is_none_is_refused():
     for temperature in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(SkinlesionError, match="expected a finite number above 0"):
             scale(np.eye(3), temperature)
+
+
+def test_sure_is_what_at_most_one_answer_in_twenty_is_wrong_with():
+    surest = np.linspace(0.99, 0.6, 40)
+    probabilities = np.stack([surest, 1 - surest], axis=1)
+    y = np.zeros(40, int)
+    assert fit_sure(y, probabilities) == pytest.approx(0.6)
+    y[[30, 31, 32]] = 1  # 3 of 33 are too many, 2 of 40 were not
+    assert fit_sure(y, probabilities) == pytest.approx(surest[30])
+    assert fit_sure(1 - np.zeros(40, int), probabilities) == 1
+    probabilities[:] = [0.7, 0.3]  # all alike: answered together or not at all
+    assert fit_sure(y, probabilities) == 1
+
+
+def frame(split, y, probabilities):
+    ids = [f"{split}{i}" for i in range(len(y))]
+    names = {"image_id": ids, "lesion_id": ids, "split": split, "label": np.array([*"abcd"])[y]}
+    return pd.DataFrame(names).join(pd.DataFrame(probabilities, columns=[*"abcd"]))
+
+
+def test_vector_scaling_takes_back_what_a_temperature_cannot():
+    y, _, logits = drawn(n=4_000)
+    tilted = softmax(2 * logits + [0, 0, 2, 0])
+    factor, offset = fit_vector(y, tilted)
+    assert factor == pytest.approx([0.5] * 4, abs=0.05)
+    assert offset - offset[0] == pytest.approx([0, 0, -1, 0], abs=0.15)
+    both = Predictions(
+        pd.concat([frame("val", y, tilted), frame("test", y, tilted)], ignore_index=True),
+        tuple("abcd"),
+    )
+    text = show_calibration([(both, both)])
+    assert "better there, in 5 folds by lesion: temperature 0 of 1, vector 1 of 1" in text
+    nll = {line.split()[0]: float(line.split()[-3]) for line in text.splitlines()[4:7]}
+    assert nll["vector"] < nll["temperature"] - 0.05
+    val = both.part("val")
+    straight = Predictions(frame("val", y, softmax(logits)), tuple("abcd"))
+    assert (better_on(val), better_on(straight)) == ("vector", "temperature")
+    assert "not measured" in show_calibration([(val, val)])

@@ -212,7 +212,8 @@ def test_the_perfect_and_the_constant_predictor():
     for key in ("accuracy", "balanced_accuracy", "ovr_balanced_accuracy"):
         assert result[key] == 1
     assert result["ece"] == result["brier"] == 0
-    assert set(result["macro"].values()) == {1}
+    perfect = dict.fromkeys(result["macro"], 1) | {"ece": 0, "brier": 0, "nll": 0}
+    assert result["macro"] == perfect
     assert set(result["sd"].values()) == {0}
 
     # a is right 4 times of 6; b and c are never predicted
@@ -224,6 +225,21 @@ def test_the_perfect_and_the_constant_predictor():
     assert result["macro"]["auc"] == 0.5  # nothing but ties
     assert result["macro"]["precision"] == pytest.approx(4 / 6 / 3)
     assert result["ece"] == pytest.approx(4 / 6 - 0.5)
+
+
+def test_how_sure_it_is_by_class_adds_up_to_how_sure_it_is():
+    y = np.array([0, 0, 1, 2])
+    probabilities = np.array([[0.8, 0.1, 0.1], [0.5, 0.3, 0.2], [0.2, 0.8, 0], [0.6, 0.2, 0.2]])
+    result = evaluate(y, probabilities, CLASSES)
+    a = result["per_class"]["a"]
+    # Of a against the rest every image has a bin of its own: errors 0.2, 0.5, -0.2, -0.6.
+    assert a["ece"] == pytest.approx((0.2 + 0.5 + 0.2 + 0.6) / 4)
+    assert a["brier"] == pytest.approx((0.04 + 0.25 + 0.04 + 0.36) / 4)
+    assert a["nll"] == pytest.approx(-np.log(0.8 * 0.5) / 2)
+    assert sum(each["brier"] for each in result["per_class"].values()) == pytest.approx(
+        result["brier"]
+    )
+    assert result["weighted"]["nll"] == pytest.approx(result["nll"])
 
 
 def test_evaluate_returns_plain_numbers_at_their_addresses():

@@ -242,7 +242,7 @@ def test_a_file_of_the_machine_is_refused_in_every_field(app, tmp_path, jpeg):
     assert b"HERE" in jpeg  # where it was taken; the page does not know
     assert b"HERE" not in base64.b64decode(shown[1])
     fields = [*app.fields()]
-    assert len(fields) == 5  # the file; the image, age, sex and localization
+    assert len(fields) == 7  # the file; the image, its views, doubts, age, sex and localization
     for name, place, count in fields:
         for value in values:
             data = [None] * count
@@ -254,7 +254,8 @@ def test_a_file_of_the_machine_is_refused_in_every_field(app, tmp_path, jpeg):
     assert "No address is fetched" in app.errors.read_text()
     assert secret.read_text() == "secret-content"
     # The same session is answered when it asks as the page does.
-    assert "Most probable" in app.ask("classify", [None, 45, "male", ""])
+    assert "Most probable" in app.ask("classify", [None, "flips", False, 45, "male", ""])
+    assert "Not sure enough" in app.ask("classify", [None, "", True, 45, "male", ""])
 
 
 def test_no_file_is_served_and_only_what_the_page_asks_for_is_there(app, jpeg):

@@ -11,6 +11,7 @@ from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.metrics import evaluate
 from skinlesion.runs.predictions import read_predictions
 from skinlesion.serving.evaluate import CHALLENGE
+from skinlesion.serving.model import load_run
 from skinlesion.training.run import run
 
 NAME = "ISIC2018_Task3_Test_"
@@ -102,3 +103,24 @@ def test_the_score_is_the_challenges() -> None:
     found = evaluate(truth, answers.to_numpy(), ("a", "b", "c"))
     assert found["balanced_accuracy"] == pytest.approx(0.5)
     assert found["accuracy"] == pytest.approx(0.6)
+
+
+def test_a_run_with_tta_is_measured_by_it_and_can_be_measured_again(
+    official, place, plain, tiny_job, capsys
+) -> None:
+    machine = [f"machine.runs={place / 'flipped'}", f"machine.test={place / 'drawn'}"]
+    flipped = run(plain(*tiny_job, *machine, "split=official", "trainer.max_epochs=1", "tta=flips"))
+    once, mean = (read_predictions(each.predictions).frame for each in (official, flipped))
+    assert not once.equals(mean)
+    assert load_run(flipped.path).tta == "flips"
+    main(["evaluate", str(flipped.path), "--tta", "none"])
+    pd.testing.assert_frame_equal(
+        read_predictions(flipped.path / "on" / "itself.csv").frame, once, atol=1e-5
+    )
+    main(["evaluate", str(official.path), "--tta", "flips", "--calibration"])
+    out, err = capsys.readouterr()
+    assert "calibration, fitted on val" in out
+    assert "tta=flips: 4 views of" in err
+    pd.testing.assert_frame_equal(
+        read_predictions(official.path / "on" / "itself-flips.csv").frame, mean, atol=1e-5
+    )

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from skinlesion.cli import main
+from skinlesion.data.pixels import read_image
 from skinlesion.runs.predictions import read_predictions
+from skinlesion.serving.model import load_run
 
 
 @pytest.fixture
@@ -99,3 +101,28 @@ def test_wrong_metadata_is_one_error_before_any_image_is_read(
     with pytest.raises(SystemExit, match=message):
         main(["predict", "run", str(photos), *words])
     assert capsys.readouterr().out == ""
+
+
+def test_tta_is_the_mean_over_views_and_doubts_are_said_when_asked(photo, trained, predict, capsys):
+    plain = predict(photo)[0][0]
+    flips = predict(photo, "--tta", "flips", "--sure")[0][0]
+    turned = [
+        image[:: 1 - 2 * up, :: 1 - 2 * left]
+        for image in [read_image(photo)]
+        for up in (0, 1)
+        for left in (0, 1)
+    ]
+    model = load_run(trained)
+    mean = np.mean([[*model.predict(image).raw.values()] for image in turned], axis=0)
+    np.testing.assert_allclose([*flips["raw"].values()], mean, atol=1e-3)
+    assert (flips["tta"], flips["sure"]) == (
+        "flips",
+        max(flips["probabilities"].values()) >= model.sure,
+    )
+    assert not {"tta", "sure"} & {*plain}
+    model.sure = 1.0
+    assert model.predict(photo).sure is False
+    main(["predict", str(trained), str(photo), "--tta", "crops", "--sure"])
+    out, err = capsys.readouterr()
+    assert "the mean of 16 views each" in err
+    assert ("not sure enough" in out) == (not flips["sure"])

@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from omegaconf import DictConfig, OmegaConf
 
+from skinlesion.evaluation.calibration import TOLERATED
 from skinlesion.evaluation.measured import DRAWS, Measured
-from skinlesion.evaluation.metrics import BINS, TOLERATED, Sample, binned_errors, risks
+from skinlesion.evaluation.metrics import BINS, Sample, binned_errors, risks
 from skinlesion.reporting.figures import style
 from skinlesion.reporting.published import Cell, read_published
 from skinlesion.text import aligned, interval, number

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from skinlesion.data.ham10000 import full_name
 from skinlesion.evaluation.measured import Measured
 from skinlesion.evaluation.metrics import metric_at
+from skinlesion.evaluation.subgroups import run_groups
 from skinlesion.runs.directory import RunDirectory
 from skinlesion.serving.export import FORMATS
 from skinlesion.serving.model import LesionModel
@@ -41,6 +42,7 @@ def model_card(
         formats=FORMATS,
         config=OmegaConf.to_container(directory.config),
         counts=pd.read_csv(directory.path / "split.csv")["split"].value_counts().to_dict(),
+        groups=run_groups(directory, part.predictions),
         leak=directory.read_json("metrics.json")["leak"].get(part.name, {}),
         made=directory.read_json("provenance.json"),
     )

@@ -18,10 +18,9 @@ from tqdm import tqdm
 
 from skinlesion.data.pixels import to_square
 from skinlesion.data.run_images import RunImages, open_run_images
-from skinlesion.errors import SkinlesionError, listing
+from skinlesion.errors import SkinlesionError
 from skinlesion.evaluation.measured import Measured
 from skinlesion.runs.directory import RunDirectory
-from skinlesion.runs.predictions import Predictions
 from skinlesion.serving.model import LesionModel
 
 CALIBRATION = 300  # training images, to calibrate eight bits with
@@ -94,9 +93,7 @@ def images_at_hand(
 
 def _images(found: RunImages, model: LesionModel, ids: list[str]) -> Images:
     """Return some of a run's images, encoded as the model does, with its own statistics."""
-    if absent := [image_id for image_id in ids if image_id not in found.table.index]:
-        raise SkinlesionError(f"{found.archive.root} lacks images of the run: {listing(absent)}")
-    metadata = model.encoder.encode(found.table.loc[ids])
+    metadata = model.encoder.encode(found.only(ids).table)
     return Images(ids, metadata, lambda image_id: to_square(found.pixels(image_id), model.size))
 
 
@@ -106,7 +103,7 @@ def _check(found: RunImages, held_out: Images, model: LesionModel, part: Measure
     same = (found.table.loc[[*held_out.ids], ["lesion_id", "dx"]].to_numpy() == expected).all()
     if same:
         image, metadata = held_out.batch(0, FEW)
-        probabilities = model.probabilities(image.transpose(0, 2, 3, 1), metadata)
+        probabilities = model.answers(image.transpose(0, 2, 3, 1), metadata)
         same = np.abs(probabilities - part.probabilities[:FEW]).max() <= CLOSE
     if not same:
         raise SkinlesionError(
@@ -203,9 +200,7 @@ def answers(run: Runtime, images: Images, part: Measured, name: str) -> Measured
     starts = tqdm(batches, f"measuring {name}", unit="batch", disable=None)
     found = [run(*images.batch(start, start + BATCH)).probabilities for start in starts]
     probabilities = np.concatenate(found).astype(np.float64)
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
-    columns = dict(zip(part.classes, probabilities.T, strict=True))
-    return Measured(Predictions(part.predictions.frame.assign(**columns), part.classes))
+    return part.answering(probabilities / probabilities.sum(axis=1, keepdims=True))
 
 
 def quality(part: Measured) -> dict[str, Any]:
