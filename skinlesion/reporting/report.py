@@ -29,8 +29,9 @@ from skinlesion.reporting.pictures import Picture, pictures
 from skinlesion.reporting.render import render
 from skinlesion.reporting.results import Leak, Results, Run, one_line
 from skinlesion.reporting.tables import Table, build_table
-from skinlesion.runs.directory import NO_PART_OF_A_RUN, RunDirectory, read_history
+from skinlesion.runs.directory import NO_PART_OF_A_RUN, RunDirectory
 from skinlesion.sweeps.jobs import CONF, Sweep, names, read_sweep
+from skinlesion.sweeps.status import trained
 
 # What a reader asks first about a run; the address in its config.
 CHOICES = {
@@ -236,9 +237,5 @@ def _flat(values: Any) -> dict[str, str]:
 
 
 def _progress(directory: RunDirectory) -> str:
-    try:
-        epochs = len(read_history(directory.history)) if directory.history.exists() else 0
-    except SkinlesionError:
-        epochs = 0
     locked = (directory.path / ".lock").exists() and directory.locked()
-    return f"{'running' if locked else 'unfinished'}, {epochs} epochs trained"
+    return f"{'running' if locked else 'unfinished'}, {trained(directory)[0]} epochs trained"
