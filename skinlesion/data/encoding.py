@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from skinlesion.errors import SkinlesionError
+from skinlesion.errors import SkinlesionError, validated
 
 if TYPE_CHECKING:  # a model.onnx is used without it
     import pandas as pd
@@ -177,13 +177,7 @@ class MetadataEncoder:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "MetadataEncoder":
         """Restore an encoder from `to_dict`."""
-        properties: dict[str, Known] = {
-            name: Category(tuple(known["values"]), tuple(known["seen"]))
-            if "values" in known
-            else Number(**known)
-            for name, known in values["properties"].items()
-        }
-        return cls(properties, values["missing"])
+        return validated(cls, values, "encoder")
 
 
 def is_missing(value: Any) -> bool:
