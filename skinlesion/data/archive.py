@@ -43,15 +43,11 @@ class _Entry(NamedTuple):
 class ImageArchive:
     """JPEGs, PNGs and WebPs by image id, in zips or folders.
 
-    Looks for images in `root`, in its folders, and in its `ZIPS`; for the lesions' masks
-    (`<image id>_segmentation.png`) there and in HAM10000's zip of them.
-
-    Args:
-        root: the folder.
-        region: what of each image is shown, by its lesion's mask; None for all of it.
+    Looks for images in the folder `root`, in its folders, and in its `ZIPS`; for the lesions' masks
+    (`<image id>_segmentation.png`) there and in HAM10000's zip of them. The `region` is what of
+    each image is shown, by its mask; None for all of it.
 
     Attributes:
-        ids: of the images.
         ambiguous: image id → its files, where there are two that differ, as a mask and its image;
             those of one size are compared when they are read.
 

@@ -36,15 +36,9 @@ def describe_tables(
 ) -> str:
     """Return a config of data, as YAML with comments.
 
-    Args:
-        paths: of the tables, in one folder; several are joined by the image column.
-        image: column of the images' names.
-        label: column of the class.
-        one_hot: columns of the classes, where there is no such column.
-        lesion: column of the lesions, if there is one.
-
-    Raises:
-        SkinlesionError: if a table cannot be read, or a column is not there.
+    The tables lie in one folder and are joined by the column `image` of the images' names. The
+    class is a column `label`, or has one for each (`one_hot`). A SkinlesionError if a table cannot
+    be read, or a column is not there.
     """
     roots = {path.parent for path in paths}
     if len(roots) > 1:

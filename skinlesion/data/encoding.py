@@ -29,9 +29,7 @@ UNKNOWN = "unknown"
 class Number:
     """A property that is a number, from `low` to `high`.
 
-    Attributes:
-        mean: of the training rows.
-        std: population standard deviation of the training rows; 1 where they are all alike.
+    `mean` and population standard deviation are of the training rows; 1 where they are all alike.
     """
 
     low: float
@@ -66,11 +64,9 @@ class Number:
 
 @dataclass(frozen=True)
 class Category:
-    """A property that is one of several values.
+    """A property that is one of `values`, in the order of encoding, `unknown` among them.
 
-    Attributes:
-        values: in the order of encoding, `unknown` among them.
-        seen: those of the training rows.
+    Those of the training rows are `seen`.
     """
 
     values: tuple[str, ...]
@@ -133,9 +129,8 @@ class MetadataEncoder:
     def encode(self, columns: Any, length: int | None = None) -> np.ndarray:
         """Return the encoded rows (N, sum of sizes) float32.
 
-        Args:
-            columns: property → N values, a missing number NaN, a missing value `unknown`.
-            length: N; None for that of a DataFrame.
+        Of N values of each property a missing number is NaN, a missing value `unknown`. The length
+        N is that of a DataFrame unless it is given.
         """
         length = len(columns) if length is None else length
         parts = [

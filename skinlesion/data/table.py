@@ -145,8 +145,7 @@ def join_tables(
 ) -> tuple[pd.DataFrame, list[str], list[str]]:
     """Read tables and join them by the column `image`, which each has.
 
-    Args:
-        wanted: the other columns, each in one of the tables; capitals do not count.
+    Each of the other columns `wanted` is in one of the tables; capitals do not count.
 
     Returns:
         The columns asked for, a row for each image that is in every table, as text, NaN where a

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from skinlesion.runs.predictions import PARTS
 
 # By the beginning of a figure's file name, as a reader asks for them.
@@ -46,8 +48,6 @@ def pictures(folder: Path) -> list[Picture]:
 
 def _picture(path: Path) -> Picture:
     """Encode a picture; a drawing loses nothing."""
-    from PIL import Image
-
     kind, _, part = path.stem.rpartition("_")
     if part not in PARTS:
         kind, part = path.stem, ""

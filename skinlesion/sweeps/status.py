@@ -62,9 +62,9 @@ def summary(sweep: Sweep, statuses: Sequence[JobStatus]) -> str:
     lines = [f"{sweep.title}: {len(statuses)} runs"]
     for status in statuses:
         labels = [sweep.axes[axis][value] for axis, value in status.job.choice.items()]
-        trained = f"{status.epochs:>4} epochs {duration(status.seconds):>9}"
+        so_far = f"{status.epochs:>4} epochs {duration(status.seconds):>9}"
         name = " · ".join([*labels, f"seed {status.job.seed}"])
-        lines.append(f"{status.state:<8}{trained if status.epochs else '':<22}  {name}")
+        lines.append(f"{status.state:<8}{so_far if status.epochs else '':<22}  {name}")
         lines += [f"{'':34}{line}" for line in status.note.splitlines()]
     counts = Counter(status.state for status in statuses)
     lines.append(", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]))

@@ -2,8 +2,6 @@
 
 import errno
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -193,21 +191,3 @@ def test_wrong_input_is_one_message(arguments, message):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert message in str(stopped.value)
-
-
-def test_help_imports_nothing_slow():
-    code = (
-        "import sys\nfrom skinlesion.cli import main\n"
-        "try:\n    main(['{}', '--help'])\n"
-        "except SystemExit:\n    slow = {{'torch', 'pandas', 'matplotlib', 'jinja2', 'hydra'}}\n"
-        "    sys.exit(bool(slow & set(sys.modules)))"
-    )
-    for command in ("tables", "evaluate"):
-        done = subprocess.run(
-            [sys.executable, "-c", code.format(command)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith("usage: ")
