@@ -108,8 +108,7 @@ class ImageArchive:
     def read(self, image_id: str) -> bytes:
         """Return the bytes of an image; safe to call from several threads.
 
-        Raises:
-            SkinlesionError: saying why they cannot be had; of which image, the caller knows.
+        A SkinlesionError says why they cannot be had; of which image, the caller knows.
         """
         if image_id not in self._entries:
             raise SkinlesionError("no such image")
@@ -121,11 +120,7 @@ class ImageArchive:
         return data
 
     def pixels(self, image_id: str) -> tuple[np.ndarray, int]:
-        """Return an image decoded, what is shown of it, (H, W, 3) uint8, and its files' CRC-32.
-
-        Raises:
-            SkinlesionError: saying why it cannot be had; of which image, the caller knows.
-        """
+        """Return what is shown of an image, (H, W, 3) uint8, and its files' CRC-32; as `read`."""
         data = self.read(image_id)
         image, checksum = decode(data), zlib.crc32(data)
         if self.region is None:

@@ -29,11 +29,9 @@ ELSEWHERE = "Make room, or name another folder: machine.cache=<folder> or SKINLE
 
 
 class ImageCache(NamedTuple):
-    """Decoded images.
+    """Decoded images (N, S, S, 3) uint8, RGB, mapped from disk: the i-th is the i-th asked for.
 
-    Attributes:
-        images: (N, S, S, 3) uint8, RGB, mapped from disk; row i is the i-th image id asked for.
-        digest: SHA-256 of the files' content, the same for zips and folders.
+    `digest` is the SHA-256 of the files' content, the same for zips and folders.
     """
 
     images: np.ndarray
@@ -50,8 +48,7 @@ def open_cache(
 ) -> ImageCache:
     """Open the cache of these images at `size` pixels square, building it at the first use.
 
-    Raises:
-        SkinlesionError: if images cannot be decoded, or the cache cannot be written.
+    A SkinlesionError if images cannot be decoded, or the cache cannot be written.
     """
     path = cache_path(folder, archive, image_ids, size)
     if not path.exists():

@@ -145,11 +145,8 @@ class MetadataEncoder:
     def read(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
         """Return values as a person types them as columns: property → N numbers or values.
 
-        Args:
-            rows: property → a number or text. What is None, NaN, empty or absent is missing.
-
-        Raises:
-            SkinlesionError: naming the property, the value and what was expected.
+        What is None, NaN, empty or absent is missing. A SkinlesionError names the property, the
+        value and what was expected.
         """
         for name in {name: None for row in rows for name in row}:
             if not self.properties:

@@ -139,11 +139,7 @@ class Reference:
 
     @classmethod
     def read(cls, path: Path) -> "Reference":
-        """Read what `write` has written.
-
-        Raises:
-            SkinlesionError: if there is no such file.
-        """
+        """Read what `write` has written; SkinlesionError if there is no such file."""
         if not path.is_file():
             raise SkinlesionError(f"{path}: no such file. `make keras-parity` writes it.")
         layers: dict[str, dict[int | str, Layer]] = {}

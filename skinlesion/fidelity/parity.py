@@ -28,8 +28,7 @@ def spec_of(backbone: str) -> BackboneSpec:
 def build(spec: BackboneSpec, weights: Path) -> Backbone:
     """Return our backbone in evaluation mode, with a file's weights.
 
-    Raises:
-        SkinlesionError: if the file does not fit, or leaves something out.
+    A SkinlesionError if the file does not fit, or leaves something out.
     """
     backbone = Backbone(resolve_spec(spec, str(weights))).eval()
     backbone.load(str(weights))

@@ -23,8 +23,7 @@ TITLES = {
     "mistakes": "Mistakes",
     "attention": "Soft attention",
 }
-PHOTOGRAPHS = 80_000  # bytes at QUALITY from which a picture holds photographs
-QUALITY = 70
+PHOTOGRAPHS = ("mistakes", "attention")
 WIDEST = 1200  # pixels of a picture with photographs
 
 
@@ -54,16 +53,10 @@ def _picture(path: Path) -> Picture:
     title = ", ".join(filter(None, [TITLES.get(kind, kind.replace("_", " ")), part]))
     with Image.open(path) as file:
         image = file.convert("RGB")
-    data = _webp(image, quality=QUALITY)
-    if len(data) < PHOTOGRAPHS:
-        data = _webp(image, lossless=True, method=2)
-    elif image.width > WIDEST:
+    how: dict[str, Any] = {"lossless": True, "method": 2}
+    if kind in PHOTOGRAPHS:
+        how = {"quality": 70}
         image.thumbnail((WIDEST, image.height))
-        data = _webp(image, quality=QUALITY)
-    return Picture(title, base64.b64encode(data).decode(), *image.size)
-
-
-def _webp(image: Any, **options: Any) -> bytes:
     out = io.BytesIO()
-    image.save(out, "WEBP", **options)
-    return out.getvalue()
+    image.save(out, "WEBP", **how)
+    return Picture(title, base64.b64encode(out.getvalue()).decode(), *image.size)

@@ -95,14 +95,10 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def read_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep:
-    """Compose every job of a sweep.
+    """Compose every job of a sweep, with overrides such as `seed=0` or `budget=cpu`.
 
-    Args:
-        name: of a file in sweeps/, without `.yaml`, or the path of one elsewhere.
-        overrides: as on the command line of the sweep, such as `seed=0` or `budget=cpu`.
-
-    Raises:
-        SkinlesionError: if there is no such sweep, or it or an override is wrong.
+    It is named by its file in sweeps/, without `.yaml`, or by the path of one elsewhere. A
+    SkinlesionError if there is no such sweep, or it or an override is wrong.
     """
     from hydra import compose, initialize_config_dir
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper

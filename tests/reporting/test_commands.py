@@ -5,20 +5,13 @@ import os
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 import skinlesion.reporting.figures
 from skinlesion.cli import main
 from skinlesion.runs.predictions import read_predictions
+from tests.reporting.conftest import draw
 
 MOBILE = ["experiment=md_mobilenet_v2", "seed=0"]
-
-
-def draw(directory, data=None):
-    """Stand in for the figures, which have tests of their own."""
-    directory.figures.mkdir(exist_ok=True)
-    Image.new("RGB", (60, 40), "orange").save(directory.figures / "roc_val.png")
-    return [directory.figures / "roc_val.png"]
 
 
 def draw_readable(directory, data):
@@ -88,7 +81,7 @@ def test_damaged_runs_are_named_and_stop_nothing(folder, run, tmp_path, capsys, 
     ]
     main(["figures", str(folder.path)])
     printed = capsys.readouterr()
-    assert f"{run / 'figures'}: 1 figures" in printed.out
+    assert f"{run / 'figures'}: 2 figures" in printed.out
     assert len(printed.err.splitlines()) == 10  # of config or predictions
     with pytest.raises(SystemExit, match=r"predictions\.csv"):
         main(["compare", str(run), str([*named][-1])])
@@ -156,7 +149,7 @@ def test_the_figures_of_a_run_or_of_a_folder_are_drawn(folder, run, monkeypatch,
     monkeypatch.setattr(skinlesion.reporting.figures, "draw_run_figures", draw)
     for folders in (run, folder.path):
         main(["figures", str(folders)])
-        assert f"{run / 'figures'}: 1 figures" in capsys.readouterr().out
+        assert f"{run / 'figures'}: 2 figures" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="is no finished run and holds none"):
         main(["figures", str(run / "figures")])
 
@@ -180,7 +173,6 @@ def test_a_report_is_written(folder, run, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tables", "table12"], "there is no sweep table12; there are ablation"),
         (["tables", "table4", "optimiser.lr=1"], "there is no 'optimiser.lr' in the config"),
         (["report", "table4", *MOBILE, "machine.runs=nowhere"], "holds no finished run that can"),
         (["compare", "nowhere", "elsewhere"], "nowhere has neither predictions.csv"),

@@ -6,30 +6,16 @@ import re
 
 import pytest
 from omegaconf import OmegaConf
-from PIL import Image
 
 import skinlesion.reporting.figures
 from skinlesion.errors import SkinlesionError
-from skinlesion.reporting.report import (
-    add_figures,
-    collect_report,
-    report_page,
-)
+from skinlesion.reporting.report import add_figures, collect_report, report_page
 from skinlesion.reporting.results import Results
 from skinlesion.runs.predictions import read_predictions, write_predictions
-from tests.reporting.conftest import Folder
+from tests.reporting.conftest import Folder, draw
 
 TWO = "experiment=md_mobilenet_v2,md_resnet50"
 ONE = ("table4", "experiment=md_mobilenet_v2", "seed=0")
-
-
-def draw(directory, data=None):
-    """Stand in for the figures, which have tests of their own."""
-    directory.figures.mkdir(exist_ok=True)
-    paths = [directory.figures / f"{name}.png" for name in ("learning_curves", "roc_val")]
-    for path in paths:
-        Image.new("RGB", (60, 40), "orange").save(path)
-    return paths
 
 
 @pytest.fixture
