@@ -30,41 +30,6 @@ _COMPOSED: dict[tuple[str, ...], DictConfig] = {}
 _SEEDED: dict[tuple[int | str, ...], tuple[DictConfig, str]] = {}
 
 
-class _Node(BaseModel, extra="forbid"):
-    """The node `sweep` of a file, as above."""
-
-    title: str
-    table: int | None = None
-    axes: dict[str, Any]
-    across: str | None = None
-    columns: dict[str, str | None]
-    notes: dict[str, str] = {}
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What a sweep file says, see above, after the overrides of a command line.
-
-    Attributes:
-        columns: heading → address into the metrics (`skinlesion.evaluation.metrics`),
-            `run.` and a number of the provenance, or None for what is not measured.
-        axes: axis → value → label, without `seed`.
-        jobs: every run, the seeds of a choice one after another.
-        runs: the folder of the run directories.
-    """
-
-    name: str
-    title: str
-    table: int | None
-    columns: Mapping[str, str | None]
-    axes: Mapping[str, Mapping[str, str]]
-    across: str | None
-    notes: Mapping[str, str]
-    jobs: tuple["Job", ...]
-    overrides: tuple[str, ...]
-    runs: Path
-
-
 @dataclass(frozen=True)
 class Job:
     """One run of a sweep.
@@ -77,6 +42,34 @@ class Job:
     seed: int
     config: DictConfig
     identity: str
+
+
+class Node(BaseModel, extra="forbid", frozen=True, arbitrary_types_allowed=True):
+    """The node `sweep` of a file, as above.
+
+    `columns` has addresses into the metrics (`skinlesion.evaluation.metrics`), `run.` and a number
+    of the provenance, or None for what is not measured.
+    """
+
+    title: str
+    table: int | None = None
+    axes: dict[str, Any]
+    across: str | None = None
+    columns: dict[str, str | None]
+    notes: dict[str, str] = {}
+
+
+class Sweep(Node, frozen=True):
+    """What a sweep file says, after the overrides of a command line.
+
+    The axes are those without `seed`, and each value has its label; the jobs are every run, the
+    seeds of a choice one after another; `runs` is the folder of the run directories.
+    """
+
+    name: str
+    jobs: tuple[Job, ...]
+    overrides: tuple[str, ...]
+    runs: Path
 
 
 def parameters(axes: Mapping[str, Any]) -> dict[str, str]:
@@ -109,7 +102,7 @@ def read_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep:
     if not path.is_file():
         raise SkinlesionError(f"there is no sweep {name}; there are {', '.join(names())}.")
     document: Any = OmegaConf.to_container(OmegaConf.load(path))
-    node = validated(_Node, document.pop("sweep", {}), f"{path}: sweep")
+    node = validated(Node, document.pop("sweep", {}), f"{path}: sweep")
     beside = repr(document)  # jobs of two files are one where this and their choices are
     search = f"hydra.searchpath=[file://{CONF}]"
     with initialize_config_dir(str(path.parent.resolve()), version_base="1.3"):
@@ -147,8 +140,8 @@ def read_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep:
         chosen = dict.fromkeys(job.choice[axis] for job in jobs)
         swept[axis] = {value: labels.get(value, usual(value)) for value in chosen}
     return Sweep(
-        path.stem,
         **vars(node) | {"axes": swept},
+        name=path.stem,
         jobs=tuple(jobs),
         overrides=tuple(overrides),
         runs=Path(jobs[0].config.machine.runs),

@@ -1,7 +1,6 @@
 """Made-up runs of a sweep."""
 
 import json
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -28,7 +27,7 @@ class Folder:
         self.path = path
 
     def sweep(self, name, *overrides):
-        return replace(read_once(name, overrides), runs=self.path)
+        return read_once(name, overrides).model_copy(update={"runs": self.path})
 
     def add(self, job, right=0.8, images=40, key="k", **made):
         """A finished run that classifies a share of the images correctly, two images a lesion."""
