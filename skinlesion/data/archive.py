@@ -48,6 +48,7 @@ class ImageArchive:
     each image is shown, by its mask; None for all of it.
 
     Attributes:
+        ids: of the images.
         ambiguous: image id → its files, where there are two that differ, as a mask and its image;
             those of one size are compared when they are read.
 
@@ -93,12 +94,6 @@ class ImageArchive:
             if other.size != entry.size or (zipped and other.stamp != entry.stamp):
                 self.ambiguous[image_id] = f"{other} and {entry}"
         copies.append(entry)
-
-    def __contains__(self, image_id: object) -> bool:
-        return image_id in self._entries
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
     def borrow(self, other: "ImageArchive", image_ids: Iterable[str]) -> None:
         """Read these images from another archive."""

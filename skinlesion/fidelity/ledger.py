@@ -38,17 +38,6 @@ def backbones() -> dict[str, dict[str, Any]]:
     return {fields["name"]: fields for fields in every}
 
 
-def find_pin(backbone: str, cut: str) -> dict[str, Any]:
-    """Return the pin of a cut; a SkinlesionError if there is none."""
-    for pin in pins().get(backbone, {}).get("cuts", ()):
-        if pin["cut"] == cut:
-            return pin
-    raise SkinlesionError(
-        f"{backbone} cut at {cut} has no pin: say in {PINS} what Keras has there, or it cannot be "
-        "told whether this is the authors' network."
-    )
-
-
 def count(fields: dict[str, Any], attention: str | None = "paper") -> dict[str, Any]:
     """Compare the network of a backbone's fields and of an attention with Keras'.
 
@@ -57,7 +46,12 @@ def count(fields: dict[str, Any], attention: str | None = "paper") -> dict[str, 
     (negative where Keras has more) and from none; and whether the line `agrees`: that the shape is
     Keras' and no parameter is unexplained.
     """
-    pin = find_pin(fields["name"], fields["cut"])
+    cuts = {pin["cut"]: pin for pin in pins().get(fields["name"], {}).get("cuts", ())}
+    if (pin := cuts.get(fields["cut"])) is None:
+        raise SkinlesionError(
+            f"{fields['name']} cut at {fields['cut']} has no pin: say in {PINS} what Keras has "
+            "there, or it cannot be told whether this is the authors' network."
+        )
     network: Any
     with torch.device("meta"):
         if attention is None:

@@ -43,10 +43,8 @@ class Cells(BaseModel, extra="forbid"):
     def text(self) -> str:
         """The two cells in words, audited where the authors' outputs are known."""
         first, second = (read_published()[self.table, row, self.column] for row in self.rows)
-        text = f"{first.published} → {second.published}"
-        if first.audited is None and second.audited is None:
-            return text
-        return f"{text} (audited {number(first.audited)} → {number(second.audited)})"
+        audited = f"{number(first.audited)} → {number(second.audited)}"
+        return f"{first.published} → {second.published} (audited {audited})"
 
 
 class Audit(BaseModel, extra="forbid"):

@@ -70,7 +70,8 @@ def lay_out(table: Table) -> Layout:
             else dict.fromkeys(LINES, ("", None))
             for group, heading in columns
         ]
-        label, n = _label(rows[0], table), "; ".join(row.n for row in rows)
+        marked = any(row.notes for row in table.rows if row.label == rows[0].label)
+        label, n = rows[0].label + NOTE * marked, "; ".join(row.n for row in rows)
         lines: list[list[str]] = []
         if wide:
             for name in LINES:
@@ -87,7 +88,12 @@ def lay_out(table: Table) -> Layout:
         images = sum(row.images for row in rows) or None
         blocks.append(Block(lines, [rows[0].label, *keys, images]))
     notes = render("notes.txt", table=table).splitlines()
-    return Layout(table, ["", *head, "n"], blocks, wide, notes, _missing(table))
+    missing = [
+        f"{row.name} ({'seeds' if row.missing[1:] else 'seed'} {', '.join(map(str, row.missing))})"
+        for row in table.rows
+        if row.missing
+    ]
+    return Layout(table, ["", *head, "n"], blocks, wide, notes, "; ".join(missing))
 
 
 def long_csv(table: Table) -> str:
@@ -139,19 +145,6 @@ def _cells(entry: Entry, row: Row) -> dict[str, tuple[str, float | None]]:
     if difference is not None:
         found["difference"] = number(difference, "+").replace("-", MINUS), difference
     return found
-
-
-def _missing(table: Table) -> str:
-    return "; ".join(
-        f"{row.name} ({'seeds' if row.missing[1:] else 'seed'} {', '.join(map(str, row.missing))})"
-        for row in table.rows
-        if row.missing
-    )
-
-
-def _label(row: Row, table: Table) -> str:
-    marked = any(other.notes for other in table.rows if other.label == row.label)
-    return row.label + (NOTE if marked else "")
 
 
 def _several(values: Iterable[object]) -> str:

@@ -16,8 +16,8 @@ ZIP = "HAM10000_images_part_1.zip"
 
 def test_every_layout_holds_the_same_images_for_several_threads(place, layout):
     archive = ImageArchive(place.write(layout))
-    assert len(archive) == 60
-    assert "ISIC_0000060" not in archive
+    assert len(archive.ids) == 60
+    assert "ISIC_0000060" not in archive.ids
     with ThreadPoolExecutor(8) as pool:
         assert [*pool.map(archive.read, place.ids * 3)] == [place.jpegs[i] for i in place.ids * 3]
 
@@ -33,8 +33,7 @@ def test_images_of_any_ending_count_and_other_files_do_not(tmp_path):
         (tmp_path / name).symlink_to(tmp_path / target)
     os.mkfifo(tmp_path / "l.jpg")
     archive = ImageArchive(tmp_path)
-    assert [i for i in "abcdefghijkl" if i in archive] == ["a", "b", "c", "d", "e", "h"]
-    assert len(archive) == 6
+    assert sorted(archive.ids) == ["a", "b", "c", "d", "e", "h"]
 
 
 @pytest.mark.parametrize(
