@@ -92,10 +92,8 @@ def _version() -> str:
 def report_errors(config_dir: str | None = None, resumes: bool = False) -> Iterator[None]:
     """Print wrong input as one message and exit with code 1; let faults of the program through.
 
-    Args:
-        config_dir: the Hydra config folder beside the running script, for naming what exists when
-            an override is misspelt.
-        resumes: whether the same command goes on where Ctrl-C cut it.
+    With the Hydra config folder beside the running script, what exists is named when an override is
+    misspelt. A command that `resumes` goes on where Ctrl-C cut it.
     """
     # Otherwise Hydra prints the exception itself and exits.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -180,15 +178,9 @@ def as_hydra_reads(arguments: Sequence[str], config_dir: Path) -> list[str]:
     """Return the command line as Hydra's grammar has it, which nobody should have to know.
 
     Hydra wants `+axis=choice` for an axis that has no default and refuses it for one that has;
-    every axis here has one, if only null. It takes no null for a choice, and paths with spaces,
-    parentheses or `~` only in quotes.
-
-    Args:
-        arguments: as typed.
-        config_dir: the Hydra config folder, whose folders are the axes.
-
-    Raises:
-        SkinlesionError: if an axis that needs a choice is to have none.
+    every axis here, a folder of the config's, has one, if only null. It takes no null for a choice,
+    and paths with spaces, parentheses or `~` only in quotes. A SkinlesionError if an axis that
+    needs a choice is to have none.
     """
     read = []
     for argument in arguments:

@@ -38,13 +38,8 @@ def disk_problem(error: Exception) -> str | None:
 def validated(kind: type[T], values: Any, where: str = "") -> T:
     """Return plain values as a pydantic model or dataclass.
 
-    Args:
-        kind: the model.
-        values: names and values.
-        where: prefix of the names, such as `split`.
-
-    Raises:
-        SkinlesionError: one error that names all that is wrong, unknown names with the nearest.
+    A SkinlesionError names all that is wrong, unknown names with the nearest; `where` stands before
+    the names, such as `split`.
     """
     from pydantic import TypeAdapter, ValidationError
 

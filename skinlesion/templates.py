@@ -34,11 +34,9 @@ def escape_latex(text: str) -> str:
 def environment(folder: Path, kind: str) -> Environment:
     """Return the templates of a folder, to which its room adds filters of its own.
 
-    Args:
-        folder: where they are.
-        kind: the ending of what they make. What is put into `html` is escaped by Jinja, into `md`
-            or `tex` by the functions here, all of it but what is `| safe`; `txt` is for the
-            terminal, or for another template.
+    The kind is the ending of what they make. What is put into `html` is escaped by Jinja, into `md`
+    or `tex` by the functions here, all of it but what is `| safe`; `txt` is for the terminal, or
+    for another template.
     """
     options: dict[str, Any] = {
         "html": {"autoescape": True},

@@ -7,11 +7,9 @@ DASH = "-"  # what cannot be measured
 
 
 def number(value: float | None, spec: str = "") -> str:
-    """Return a number: three decimals for a share, fewer for what is larger; a dash for none.
+    """Return a number: three decimals for a share, fewer for what is larger; a dash for None, NaN.
 
-    Args:
-        value: the number; None and NaN are none.
-        spec: how instead, as :func:`format` takes it; a lone `+` is the sign before the usual.
+    `spec` says how instead, as :func:`format` takes it; a lone `+` is the sign before the usual.
     """
     if value is None or math.isnan(value):
         return DASH
@@ -47,12 +45,9 @@ def counted(count: int, noun: str) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str] | None], left: int = 1, gap: int = 3) -> str:
-    """Lay rows of cells out in columns, for a terminal.
+    """Lay rows of equally many cells out in columns, for a terminal; None is a rule across.
 
-    Args:
-        rows: of equally many cells; None is a rule across.
-        left: how many of the columns, from the first, are flush left; the others flush right.
-        gap: spaces between columns.
+    The first `left` columns are flush left, the others flush right, `gap` spaces between them.
     """
     cells = [row for row in rows if row is not None]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -26,7 +26,8 @@ for words in ([], *([name] for name in COMMANDS)):
     assert all(f"usage: skinlesion {name} " in done.stdout for name in COMMANDS)
     assert all(about in done.stdout for about, _ in COMMANDS.values())
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
-    assert not imported & {"torch", "pandas", "numpy", "timm", "matplotlib", "gradio"}
+    slow = {"torch", "pandas", "numpy", "timm", "matplotlib", "gradio", "jinja2", "hydra"}
+    assert not imported & slow
 
 
 @pytest.mark.parametrize(

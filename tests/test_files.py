@@ -2,15 +2,14 @@
 
 import errno
 import os
-from pathlib import Path
 
 import pytest
 
 from skinlesion.files import ABANDONED, replacing, replacing_folder
 
 
-def test_what_the_disk_refuses_names_the_file_and_leaves_the_old_one(tmp_path: Path) -> None:
-    def fill(half: Path) -> None:
+def test_what_the_disk_refuses_names_the_file_and_leaves_the_old_one(tmp_path):
+    def fill(half):
         half.write_text("half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -23,9 +22,7 @@ def test_what_the_disk_refuses_names_the_file_and_leaves_the_old_one(tmp_path: P
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("table.csv", "old")]
 
 
-def test_a_folder_keeps_what_is_not_ours_and_drops_what_a_killed_process_left(
-    tmp_path: Path,
-) -> None:
+def test_a_folder_keeps_what_is_not_ours_and_drops_what_a_killed_process_left(tmp_path):
     folder, left, at_work = (tmp_path / name for name in ("out", ".out.left", ".out.other"))
     for path in (folder, left, at_work):
         path.mkdir()

@@ -43,12 +43,9 @@ class _Entry(NamedTuple):
 class ImageArchive:
     """JPEGs, PNGs and WebPs by image id, in zips or folders.
 
-    Looks for images in `root`, in its folders, and in its `ZIPS`; for the lesions' masks
-    (`<image id>_segmentation.png`) there and in HAM10000's zip of them.
-
-    Args:
-        root: the folder.
-        region: what of each image is shown, by its lesion's mask; None for all of it.
+    Looks for images in the folder `root`, in its folders, and in its `ZIPS`; for the lesions' masks
+    (`<image id>_segmentation.png`) there and in HAM10000's zip of them. The `region` is what of
+    each image is shown, by its mask; None for all of it.
 
     Attributes:
         ids: of the images.
@@ -98,12 +95,6 @@ class ImageArchive:
                 self.ambiguous[image_id] = f"{other} and {entry}"
         copies.append(entry)
 
-    def __contains__(self, image_id: object) -> bool:
-        return image_id in self._entries
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
     def borrow(self, other: "ImageArchive", image_ids: Iterable[str]) -> None:
         """Read these images from another archive."""
         self._zips |= other._zips
@@ -112,8 +103,7 @@ class ImageArchive:
     def read(self, image_id: str) -> bytes:
         """Return the bytes of an image; safe to call from several threads.
 
-        Raises:
-            SkinlesionError: saying why they cannot be had; of which image, the caller knows.
+        A SkinlesionError says why they cannot be had; of which image, the caller knows.
         """
         if image_id not in self._entries:
             raise SkinlesionError("no such image")
@@ -125,11 +115,7 @@ class ImageArchive:
         return data
 
     def pixels(self, image_id: str) -> tuple[np.ndarray, int]:
-        """Return an image decoded, what is shown of it, (H, W, 3) uint8, and its files' CRC-32.
-
-        Raises:
-            SkinlesionError: saying why it cannot be had; of which image, the caller knows.
-        """
+        """Return what is shown of an image, (H, W, 3) uint8, and its files' CRC-32; as `read`."""
         data = self.read(image_id)
         image, checksum = decode(data), zlib.crc32(data)
         if self.region is None:

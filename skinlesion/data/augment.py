@@ -13,8 +13,11 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from pydantic import Field
 from pydantic.dataclasses import dataclass
+from torch import Tensor
 
 from skinlesion.errors import SkinlesionError
 
@@ -87,16 +90,8 @@ class Geometric(_ByAlbumentations):
             ),
         ]
 
-    def on_device(self, images: Any, draws: Any) -> Any:
-        """Return images (B, 3, S, S) uint8 as others of that shape, on the device where they lie.
-
-        Args:
-            images: square images.
-            draws: (B, DRAWS) float, in [0, 1): what decides each image.
-        """
-        import torch
-        import torch.nn.functional as F
-
+    def on_device(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Return images (B, 3, S, S) uint8 as others of that shape; draws (B, DRAWS) in [0, 1)."""
         size = images.shape[-1]
         mirrored_x, mirrored_y, *drawn = draws.unbind(1)  # each (B,)
         rotated, moved_x, moved_y, wider, higher = (2 * draw - 1 for draw in drawn)
@@ -135,16 +130,12 @@ class Cutout:
 
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
         """Return an image (S, S, 3) uint8 with a hole, whose place the seed decides."""
-        import torch
-
         draws = torch.from_numpy(np.random.default_rng(seed).random((1, 2), np.float32))
         cut = self.on_device(torch.tensor(image).permute(2, 0, 1)[None], draws)
         return cut[0].permute(1, 2, 0).numpy()
 
-    def on_device(self, images: Any, draws: Any) -> Any:
+    def on_device(self, images: Tensor, draws: Tensor) -> Tensor:
         """Return images (B, 3, S, S) uint8 with a hole each; draws (B, 2) in [0, 1): its centre."""
-        import torch
-
         size = images.shape[-1]
         length = round(self.side * size)
         first = (draws * size).long() - length // 2  # (B, 2): x, y
@@ -169,7 +160,7 @@ class Steps:
             image = step(image, seed + number)
         return image
 
-    def on_device(self, images: Any, draws: Any) -> Any:
+    def on_device(self, images: Tensor, draws: Tensor) -> Tensor:
         """Return images (B, 3, S, S) uint8 as others of that shape; draws (B, DRAWS) in [0, 1)."""
         parts = draws.split([step.DRAWS for step in self.steps], dim=1)
         for step, own in zip(self.steps, parts, strict=True):

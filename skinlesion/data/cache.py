@@ -10,13 +10,12 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from filelock import FileLock
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from skinlesion.data.archive import ImageArchive
 from skinlesion.data.pixels import to_square
@@ -30,11 +29,9 @@ ELSEWHERE = "Make room, or name another folder: machine.cache=<folder> or SKINLE
 
 
 class ImageCache(NamedTuple):
-    """Decoded images.
+    """Decoded images (N, S, S, 3) uint8, RGB, mapped from disk: the i-th is the i-th asked for.
 
-    Attributes:
-        images: (N, S, S, 3) uint8, RGB, mapped from disk; row i is the i-th image id asked for.
-        digest: SHA-256 of the files' content, the same for zips and folders.
+    `digest` is the SHA-256 of the files' content, the same for zips and folders.
     """
 
     images: np.ndarray
@@ -51,8 +48,7 @@ def open_cache(
 ) -> ImageCache:
     """Open the cache of these images at `size` pixels square, building it at the first use.
 
-    Raises:
-        SkinlesionError: if images cannot be decoded, or the cache cannot be written.
+    A SkinlesionError if images cannot be decoded, or the cache cannot be written.
     """
     path = cache_path(folder, archive, image_ids, size)
     if not path.exists():
@@ -74,12 +70,8 @@ def in_threads(
     work: Callable[[T], R], items: Sequence[T], what: str, unit: str, bar: bool = True
 ) -> list[R]:
     """Return what `work` makes of each item; Ctrl-C leaves what waits undone."""
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        done = pool.map(work, items)
-        return [*tqdm(done, what, len(items), unit=unit, disable=not bar or None)]
-    finally:
-        pool.shutdown(cancel_futures=True)
+    shown: Any = {"desc": what, "unit": unit, "disable": not bar or None}
+    return thread_map(work, items, max_workers=os.cpu_count(), **shown)
 
 
 def _build(path: Path, archive: ImageArchive, image_ids: Sequence[str], size: int) -> None:

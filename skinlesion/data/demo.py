@@ -114,16 +114,13 @@ def write_demo(
     progress: bool = True,
     test: bool = False,
 ) -> Path:
-    """Write the demo archive into a folder, all at once or not at all, and return the folder.
+    """Write the demo archive into a new or empty folder, whole or not at all, and return that.
 
     The same arguments give the same bytes. A folder that holds this very demo is left as it is.
 
     Args:
-        root: a new or empty folder; its parents are made.
-        images: how many photographs, at least `MIN_IMAGES`.
-        seed: another seed draws other lesions.
-        size: width and height of a photograph in pixels, at least `MIN_SIDE` each.
-        progress: show a bar where stderr is a terminal.
+        images: how many photographs, at least `MIN_IMAGES`, of `size`: width and height in pixels,
+            at least `MIN_SIDE` each.
         test: draw a test set to these images instead: 15 % as many, in the layout of ISIC 2018's.
 
     Raises:

@@ -14,13 +14,13 @@ import pandas as pd
 from markupsafe import Markup
 from omegaconf import OmegaConf
 
+from skinlesion.cli import CONF
 from skinlesion.data.encoding import UNKNOWN, matching
 from skinlesion.data.schema import TAKEN, Schema
 from skinlesion.data.table import ENDINGS, join_tables, known_lesions, read_cells
 from skinlesion.errors import SkinlesionError, listing
 from skinlesion.templates import environment
 
-DECLARED = Path(__file__).parents[2] / "conf" / "data"
 MOST_VALUES = 50  # of a property, and no more than half the images
 FEWEST_NUMBERS = 7  # distinct ones; fewer are rather the names of categories
 PLAIN = re.compile(r"[A-Za-z_][\w /-]*", re.ASCII)
@@ -36,15 +36,9 @@ def describe_tables(
 ) -> str:
     """Return a config of data, as YAML with comments.
 
-    Args:
-        paths: of the tables, in one folder; several are joined by the image column.
-        image: column of the images' names.
-        label: column of the class.
-        one_hot: columns of the classes, where there is no such column.
-        lesion: column of the lesions, if there is one.
-
-    Raises:
-        SkinlesionError: if a table cannot be read, or a column is not there.
+    The tables lie in one folder and are joined by the column `image` of the images' names. The
+    class is a column `label`, or has one for each (`one_hot`). A SkinlesionError if a table cannot
+    be read, or a column is not there.
     """
     roots = {path.parent for path in paths}
     if len(roots) > 1:
@@ -84,7 +78,7 @@ def describe_tables(
 def named_elsewhere(names: Iterable[str], wanted: Iterable[str]) -> str:
     """Return a sentence on names that another of conf/data/ declares, to end an error with."""
     unasked = [*dict.fromkeys(name for name in names if name not in set(wanted))]
-    for path in sorted(DECLARED.glob("*.yaml")):
+    for path in sorted((CONF / "data").glob("*.yaml")):
         try:
             schema = Schema.from_config(OmegaConf.select(OmegaConf.load(path), "data"))
         except SkinlesionError:  # one that adds to another

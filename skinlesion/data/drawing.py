@@ -115,12 +115,10 @@ class Sheet:
 def draw_lesion(
     signs: Mapping[str, tuple[float, float]], size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[Image.Image, Image.Image]:
-    """Return a square sheet of skin with one lesion, for photographs of a size, and its mask.
+    """Return a square sheet of skin with one lesion, and its mask.
 
-    Args:
-        signs: how much of each sign, from lowest to highest; what is absent is 0.
-        size: width and height of a photograph, in pixels.
-        rng: what decides the drawing.
+    It is for photographs of a size, width and height in pixels. The signs are how much of each,
+    from lowest to highest; what is absent is 0.
     """
     s, uniform = Sheet(size, rng), rng.uniform
     of = defaultdict(float, {sign: uniform(*ends) for sign, ends in signs.items()})

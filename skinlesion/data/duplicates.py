@@ -34,11 +34,9 @@ def find_duplicates(
     neither light nor contrast counts, nor the dark corners of a round view.
 
     Args:
-        root: folder of the images and their table.
-        data: what they are, as conf/data/ says it.
+        root: folder of the images and their table, which `data` describes as conf/data/ does.
         threshold: of the correlation, in (-1, 1).
-        against: another folder of images, each then compared with those of `root`; None: `root`
-            within itself.
+        against: another folder, of images to compare those with; None: with each other.
 
     Returns:
         A row for each pair, the columns `HEAD`, the most alike first.

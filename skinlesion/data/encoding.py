@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from skinlesion.errors import SkinlesionError
+from skinlesion.errors import SkinlesionError, validated
 
 if TYPE_CHECKING:  # a model.onnx is used without it
     import pandas as pd
@@ -29,9 +29,7 @@ UNKNOWN = "unknown"
 class Number:
     """A property that is a number, from `low` to `high`.
 
-    Attributes:
-        mean: of the training rows.
-        std: population standard deviation of the training rows; 1 where they are all alike.
+    `mean` and population standard deviation are of the training rows; 1 where they are all alike.
     """
 
     low: float
@@ -66,11 +64,9 @@ class Number:
 
 @dataclass(frozen=True)
 class Category:
-    """A property that is one of several values.
+    """A property that is one of `values`, in the order of encoding, `unknown` among them.
 
-    Attributes:
-        values: in the order of encoding, `unknown` among them.
-        seen: those of the training rows.
+    Those of the training rows are `seen`.
     """
 
     values: tuple[str, ...]
@@ -133,9 +129,8 @@ class MetadataEncoder:
     def encode(self, columns: Any, length: int | None = None) -> np.ndarray:
         """Return the encoded rows (N, sum of sizes) float32.
 
-        Args:
-            columns: property → N values, a missing number NaN, a missing value `unknown`.
-            length: N; None for that of a DataFrame.
+        Of N values of each property a missing number is NaN, a missing value `unknown`. The length
+        N is that of a DataFrame unless it is given.
         """
         length = len(columns) if length is None else length
         parts = [
@@ -150,11 +145,8 @@ class MetadataEncoder:
     def read(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
         """Return values as a person types them as columns: property → N numbers or values.
 
-        Args:
-            rows: property → a number or text. What is None, NaN, empty or absent is missing.
-
-        Raises:
-            SkinlesionError: naming the property, the value and what was expected.
+        What is None, NaN, empty or absent is missing. A SkinlesionError names the property, the
+        value and what was expected.
         """
         for name in {name: None for row in rows for name in row}:
             if not self.properties:
@@ -177,13 +169,7 @@ class MetadataEncoder:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "MetadataEncoder":
         """Restore an encoder from `to_dict`."""
-        properties: dict[str, Known] = {
-            name: Category(tuple(known["values"]), tuple(known["seen"]))
-            if "values" in known
-            else Number(**known)
-            for name, known in values["properties"].items()
-        }
-        return cls(properties, values["missing"])
+        return validated(cls, values, "encoder")
 
 
 def is_missing(value: Any) -> bool:

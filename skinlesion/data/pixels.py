@@ -66,12 +66,8 @@ def to_square(image: np.ndarray, size: int) -> np.ndarray:
 def read_image(source: AnyImage) -> np.ndarray:
     """Return whatever a person hands over as (H, W, 3) uint8, RGB, upright.
 
-    Args:
-        source: a path, the bytes of a JPEG, PNG or WebP file, a Pillow image, or an array
-            (H, W, 3) uint8, RGB.
-
-    Raises:
-        SkinlesionError: naming the file, and why it cannot be read.
+    That is a path, the bytes of a JPEG, PNG or WebP file, a Pillow image, or an array (H, W, 3)
+    uint8, RGB; a SkinlesionError names the file, and why it cannot be read.
     """
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:

@@ -111,11 +111,7 @@ class Schema(BaseModel, extra="forbid"):
 
     @classmethod
     def from_config(cls, data: DictConfig | Mapping[str, Any]) -> "Schema":
-        """Read the schema from `config.data`.
-
-        Raises:
-            SkinlesionError: one error that names all that is wrong with it.
-        """
+        """Read the schema from `config.data`; one SkinlesionError names all that is wrong."""
         plain = OmegaConf.to_container(data, resolve=True) if OmegaConf.is_config(data) else data
         return validated(cls, plain, "data")
 

@@ -85,15 +85,15 @@ def read_table(archive: ImageArchive, schema: Schema) -> tuple[pd.DataFrame, lis
                 )
     labels = frame.groupby("lesion_id")["dx"].transform("nunique")
     fault(labels > 1, "lesions of two classes", lesion_id)
-    on_disk = image_id.map(lambda name: name in archive).astype(bool)
+    on_disk = image_id.isin([*archive.ids])
     fault(~on_disk, "images in the table that are not on disk")
     files = image_id.map(archive.ambiguous)
     fault(files.notna(), "images of which there are two files that differ", showing(files))
     if archive.region:
-        masked = image_id.map(lambda name: OF_MASK.format(name) in archive).astype(bool)
+        masked = image_id.map(OF_MASK.format).isin([*archive.ids])
         what = f"images without a mask (<image>_segmentation.png, or {MASKS})"
         fault(on_disk & ~masked, what)
-    if len(archive) == 0:
+    if not archive.ids:
         problems.append(f"there is no JPEG, PNG or WebP in {archive.root} at all.\n{WAYS}")
     return frame[~bad].sort_values("image_id", ignore_index=True), problems
 
@@ -145,8 +145,7 @@ def join_tables(
 ) -> tuple[pd.DataFrame, list[str], list[str]]:
     """Read tables and join them by the column `image`, which each has.
 
-    Args:
-        wanted: the other columns, each in one of the tables; capitals do not count.
+    Each of the other columns `wanted` is in one of the tables; capitals do not count.
 
     Returns:
         The columns asked for, a row for each image that is in every table, as text, NaN where a

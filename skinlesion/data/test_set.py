@@ -26,12 +26,9 @@ def open_test_set(
 ) -> tuple[ImageArchive, pd.DataFrame, list[str]]:
     """Return a test set's images, its table as of `read_table`, and what is wrong with it.
 
-    Args:
-        root: its folder.
-        data: what is trained on, as conf/data/ says it.
-        forms: what its table may declare otherwise; the first that fits counts. What it lacks of
-            the metadata is unknown for every image, which is said in a line.
-        needs_table: False: images alone are a table without classes (`dx`).
+    `data` is what is trained on, as conf/data/ says it; `forms`, what the set's table may declare
+    otherwise: the first that fits counts. What it lacks of the metadata is unknown for every image,
+    which is said in a line. Unless a table is needed, images alone are one without classes (`dx`).
 
     Raises:
         SkinlesionError: what was found and what expected, if there is no such folder or table.

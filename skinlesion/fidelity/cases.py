@@ -6,7 +6,7 @@ neither side has to send the other more than what comes out.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -47,12 +47,7 @@ def _random(name: str) -> np.random.RandomState:
 
 
 def numbers(backbone: str, shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
-    """Return the weights that both sides are filled with.
-
-    Args:
-        backbone: one of BACKBONES.
-        shapes: of Keras' weights, by layer and variable, as Keras 2 names them.
-    """
+    """Return the weights that both sides are filled with, of these shapes by Keras 2's names."""
     drawn = {}
     for name, shape in shapes.items():
         draw, variable = _random(name), name.rpartition("/")[2]
@@ -76,15 +71,10 @@ def picture() -> np.ndarray:
 
 @dataclass(frozen=True)
 class Layer:
-    """What came out of one layer of Keras.
+    """What came out of one layer of Keras: `shape` is (C, h, w) or (C,), in that order `values`.
 
-    Attributes:
-        name: Keras' name of the layer.
-        index: its place in Keras' list of layers.
-        shape: (C, h, w), or (C,).
-        peak: largest absolute value.
-        mean, std: of all values.
-        values: all values in the order of `shape`, or `SAMPLE` of them.
+    These are all, or `SAMPLE` of them; `peak`, the largest absolute one, `mean` and `std` are of
+    all. `index` is the layer's place in Keras' list of layers.
     """
 
     name: str
@@ -102,19 +92,12 @@ class Layer:
         peak, mean, std = float(np.abs(value).max()), float(value.mean()), float(value.std())
         return cls(name, index, value.shape, peak, mean, std, value.ravel())
 
-    def sampled(self) -> "Layer":
-        """Return the same with `SAMPLE` of its values."""
-        return replace(self, values=self.values[_places(self.values.size)])
-
     def error(self, ours: np.ndarray) -> float:
         """Return how far our output is from Keras', relative to Keras' largest value.
 
-        Args:
-            ours: (C, h, w) or (C,); without the axes of one pixel is the same.
-
-        Returns:
-            The largest difference of the values, and of mean and standard deviation, which also
-            speak for the values that a sample leaves out; infinite for another shape.
+        That is the largest difference of the values, and of mean and standard deviation, which also
+        speak for the values that a sample leaves out; infinite for another shape than (C, h, w) or
+        (C,), where the axes of one pixel do not count.
         """
         if ours.shape not in (self.shape, tuple(n for n in self.shape if n > 1)):
             return float("inf")
@@ -130,12 +113,9 @@ def _places(size: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Reference:
-    """What came out of Keras.
+    """What came out of Keras, by backbone and cut, and the shapes of its weights, by their names.
 
-    Attributes:
-        about: what it ran on.
-        weights: shapes by Keras' names, by backbone.
-        layers: by backbone and cut.
+    `about` says what it ran on.
     """
 
     about: dict[str, str]
@@ -148,8 +128,9 @@ class Reference:
         rows: list[dict[str, Any]] = []
         for backbone, outputs in self.layers.items():
             for key, layer in outputs.items():
-                fields = asdict(layer.sampled() if sampled else layer)
-                arrays[f"{backbone}/{key}"] = fields.pop("values")
+                fields = asdict(layer)
+                values = fields.pop("values")
+                arrays[f"{backbone}/{key}"] = values[_places(values.size)] if sampled else values
                 rows.append({"backbone": backbone, "cut": key, **fields})
         content = {"about": self.about, "weights": self.weights, "layers": rows}
         text = np.frombuffer(json.dumps(content).encode(), np.uint8)
@@ -158,11 +139,7 @@ class Reference:
 
     @classmethod
     def read(cls, path: Path) -> "Reference":
-        """Read what `write` has written.
-
-        Raises:
-            SkinlesionError: if there is no such file.
-        """
+        """Read what `write` has written; SkinlesionError if there is no such file."""
         if not path.is_file():
             raise SkinlesionError(f"{path}: no such file. `make keras-parity` writes it.")
         layers: dict[str, dict[int | str, Layer]] = {}

@@ -168,16 +168,11 @@ def _download(backbone: str) -> tuple[dict[str, np.ndarray], str]:
 
 
 def convert(file: Path | None, out: Path, backbone: str) -> None:
-    """Write weights of Keras as a safetensors file for `weights=<file>`.
+    """Write weights of Keras, of one of BACKBONES, as a safetensors file for `weights=<file>`.
 
-    Args:
-        file: a `.h5` file of weights or of a whole model, or a `.keras` file, with or without the
-            classifier; None downloads Keras' own ImageNet weights.
-        out: the file to write.
-        backbone: one of BACKBONES.
-
-    Raises:
-        SkinlesionError: if the file cannot be had or read, or holds another architecture.
+    They are in a `.h5` file, of weights or of a whole model, or a `.keras` file, with or without
+    the classifier; None downloads Keras' own ImageNet weights. A SkinlesionError if the file cannot
+    be had or read, or holds another architecture.
     """
     if out.suffix != ".safetensors":
         raise SkinlesionError(f"{out}: the name of the file to write must end in .safetensors.")

@@ -109,14 +109,10 @@ def _value(name: str, value: np.ndarray) -> np.ndarray:
 
 
 def to_torch(backbone: str, named: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return Keras' weights under our names and in our layout.
+    """Return Keras' weights of one of BACKBONES under our names and in our layout.
 
-    Args:
-        backbone: one of BACKBONES.
-        named: arrays by Keras' layer and variable, with or without the classifier.
-
-    Raises:
-        SkinlesionError: if a name is unknown.
+    They are named by Keras' layer and variable, with or without the classifier; a SkinlesionError
+    if a name is unknown.
     """
     ours = {keras: our_name(backbone, keras) for keras in named}
     if unknown := [keras for keras, name in ours.items() if name is None]:
@@ -127,16 +123,9 @@ def to_torch(backbone: str, named: Mapping[str, np.ndarray]) -> dict[str, np.nda
 def write_weights(
     path: str | Path, backbone: str, named: Mapping[str, np.ndarray], source: str
 ) -> None:
-    """Write Keras' weights as a safetensors file for `weights=<file>`.
+    """Write what `to_torch` makes of weights as a safetensors file for `weights=<file>`.
 
-    Args:
-        path: the file, replaced as a whole.
-        backbone: one of BACKBONES.
-        named: arrays by Keras' names.
-        source: where they come from, for the header.
-
-    Raises:
-        SkinlesionError: as `to_torch`.
+    The header says where they come from, the `source`.
     """
     state = to_torch(backbone, named)
     halves = json.dumps([0.5] * 3)  # both of Keras' models were trained on pixels in -1…1

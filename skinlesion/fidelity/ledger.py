@@ -4,14 +4,19 @@ Networks are built on the meta device, which counts without computing anything. 
 keras_backbones.json, a pin for each cut of the backbones that the authors trained.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
 
 from skinlesion.cli import CONF
+from skinlesion.data.ham10000 import CLASSES, PROPERTIES
 from skinlesion.errors import SkinlesionError, validated
 from skinlesion.fidelity.cases import PINS, pins
-
-if TYPE_CHECKING:
-    from skinlesion.models.backbone import Backbone
+from skinlesion.models.backbone import Backbone
+from skinlesion.models.classifier import build_classifier
+from skinlesion.models.spec import BackboneSpec
 
 AGE_NORMALISATION = 3  # Keras' Normalization layer counts its mean, variance and count
 TABLE_9 = "mobilenet_v3_large"
@@ -26,8 +31,6 @@ CAUSES = {
 
 def backbones() -> dict[str, dict[str, Any]]:
     """Return the fields of every file of conf/backbone/, by the backbone's name."""
-    from omegaconf import OmegaConf
-
     files = sorted((CONF / "backbone").rglob("*.yaml"))
     if not files:
         raise SkinlesionError(f"{CONF}: no backbones. The ledger needs the project's own folder.")
@@ -35,41 +38,20 @@ def backbones() -> dict[str, dict[str, Any]]:
     return {fields["name"]: fields for fields in every}
 
 
-def find_pin(backbone: str, cut: str) -> dict[str, Any]:
-    """Return the pin of a cut.
-
-    Raises:
-        SkinlesionError: if there is none.
-    """
-    for pin in pins().get(backbone, {}).get("cuts", ()):
-        if pin["cut"] == cut:
-            return pin
-    raise SkinlesionError(
-        f"{backbone} cut at {cut} has no pin: say in {PINS} what Keras has there, or it cannot be "
-        "told whether this is the authors' network."
-    )
-
-
 def count(fields: dict[str, Any], attention: str | None = "paper") -> dict[str, Any]:
-    """Compare a network with Keras'.
+    """Compare the network of a backbone's fields and of an attention with Keras'.
 
-    Args:
-        fields: of the backbone.
-        attention: name of the soft attention in the whole network; None: the backbone alone.
-
-    Returns:
-        A line of the ledger: our parameters and Keras' (its batch norms' statistics included), how
-        many of ours come from which cause (negative where Keras has more) and from none; and
-        whether the line `agrees`: that the shape is Keras' and no parameter is unexplained.
+    Without an attention it is the backbone alone. Returned is a line of the ledger: our parameters
+    and Keras' (its batch norms' statistics included), how many of ours come from which cause
+    (negative where Keras has more) and from none; and whether the line `agrees`: that the shape is
+    Keras' and no parameter is unexplained.
     """
-    import torch
-
-    from skinlesion.data.ham10000 import CLASSES, PROPERTIES
-    from skinlesion.models.backbone import Backbone
-    from skinlesion.models.classifier import build_classifier
-    from skinlesion.models.spec import BackboneSpec
-
-    pin = find_pin(fields["name"], fields["cut"])
+    cuts = {pin["cut"]: pin for pin in pins().get(fields["name"], {}).get("cuts", ())}
+    if (pin := cuts.get(fields["cut"])) is None:
+        raise SkinlesionError(
+            f"{fields['name']} cut at {fields['cut']} has no pin: say in {PINS} what Keras has "
+            "there, or it cannot be told whether this is the authors' network."
+        )
     network: Any
     with torch.device("meta"):
         if attention is None:
@@ -102,10 +84,8 @@ def count(fields: dict[str, Any], attention: str | None = "paper") -> dict[str, 
     }
 
 
-def _causes_in_the_trunk(backbone: "Backbone") -> dict[str, int]:
+def _causes_in_the_trunk(backbone: Backbone) -> dict[str, int]:
     """Count, module by module, what the two frameworks keep differently."""
-    from torch import nn
-
     modules = list(backbone.trunk.modules())
     norms = [m for m in modules if isinstance(m, nn.BatchNorm2d)]
     causes = {"statistics": -sum(2 * m.num_features for m in norms)}  # ours: buffers

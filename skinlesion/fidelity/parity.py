@@ -7,36 +7,29 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from skinlesion.errors import SkinlesionError, listing, validated
 from skinlesion.fidelity.cases import Reference, cuts, numbers, picture
 from skinlesion.fidelity.keras_weights import write_weights
 from skinlesion.fidelity.ledger import backbones
+from skinlesion.models.backbone import Backbone
+from skinlesion.models.spec import BackboneSpec
+from skinlesion.models.weights import resolve_spec
 
-if TYPE_CHECKING:
-    from skinlesion.models.backbone import Backbone
-    from skinlesion.models.spec import BackboneSpec
 
-
-def spec_of(backbone: str) -> "BackboneSpec":
+def spec_of(backbone: str) -> BackboneSpec:
     """Return a backbone's spec as conf/backbone has it."""
-    from skinlesion.models.spec import BackboneSpec
-
     return validated(BackboneSpec, backbones()[backbone], "backbone")
 
 
-def build(spec: "BackboneSpec", weights: Path) -> "Backbone":
+def build(spec: BackboneSpec, weights: Path) -> Backbone:
     """Return our backbone in evaluation mode, with a file's weights.
 
-    Raises:
-        SkinlesionError: if the file does not fit, or leaves something out.
+    A SkinlesionError if the file does not fit, or leaves something out.
     """
-    from skinlesion.models.backbone import Backbone
-    from skinlesion.models.weights import resolve_spec
-
     backbone = Backbone(resolve_spec(spec, str(weights))).eval()
     backbone.load(str(weights))
     if backbone.uninitialised:
@@ -44,10 +37,8 @@ def build(spec: "BackboneSpec", weights: Path) -> "Backbone":
     return backbone
 
 
-def output(backbone: "Backbone") -> np.ndarray:
+def output(backbone: Backbone) -> np.ndarray:
     """Return what comes out for the picture, (C, h, w) or (C,)."""
-    import torch
-
     image = torch.from_numpy(picture()).permute(0, 3, 1, 2)
     with torch.inference_mode():
         return backbone(image)[0].numpy()

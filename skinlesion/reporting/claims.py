@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from skinlesion.evaluation.bootstrap import drawn, interval, over_seeds
 from skinlesion.evaluation.measured import DRAWS
@@ -32,10 +32,9 @@ Pair = tuple[Run, Run]
 Settings = dict[tuple[str, ...], dict[int, Pair]]  # the keys of both → seed → runs
 
 
-class Cells(BaseModel):
+class Cells(BaseModel, extra="forbid"):
     """Two cells of one column of a table, `rows` as in published.csv."""
 
-    model_config = ConfigDict(extra="forbid")
     table: int
     column: str
     rows: tuple[str, str]
@@ -44,27 +43,23 @@ class Cells(BaseModel):
     def text(self) -> str:
         """The two cells in words, audited where the authors' outputs are known."""
         first, second = (read_published()[self.table, row, self.column] for row in self.rows)
-        text = f"{first.published} → {second.published}"
-        if first.audited is None and second.audited is None:
-            return text
-        return f"{text} (audited {number(first.audited)} → {number(second.audited)})"
+        audited = f"{number(first.audited)} → {number(second.audited)}"
+        return f"{first.published} → {second.published} (audited {audited})"
 
 
-class Audit(BaseModel):
+class Audit(BaseModel, extra="forbid"):
     """What published numbers support, once audited."""
 
-    model_config = ConfigDict(extra="forbid")
     verdict: Literal["supported", "contradicted", "not settled"]
     why: str
 
 
-class Contrast(BaseModel):
+class Contrast(BaseModel, extra="forbid"):
     """Two `values` of the config's entry `switch`, and where each address is said to go.
 
     A name, and what a choice may lack (null), stand for the whole node that the choice is.
     """
 
-    model_config = ConfigDict(extra="forbid")
     switch: str
     values: tuple[Any, Any]
     measures: dict[str, Literal["less", "more"]]
@@ -82,10 +77,9 @@ class Contrast(BaseModel):
         return ["none" if value is None else str(value) for value in self.values]
 
 
-class Claim(BaseModel):
+class Claim(BaseModel, extra="forbid"):
     """A conclusion of the paper, see claims.yaml."""
 
-    model_config = ConfigDict(extra="forbid")
     claim: str
     place: str
     published: list[Cells]
@@ -159,11 +153,9 @@ class Judged:
 
 
 def judge(runs: Sequence[Run]) -> list[Judged]:
-    """Put every claim of claims.yaml to the test.
+    """Put every claim of claims.yaml to the test; of runs of one config and seed the first counts.
 
-    Args:
-        runs: finished runs; what makes pairs of them is found by their configs. Of several of one
-            config and seed the first counts.
+    What makes pairs of them is found by their configs.
     """
     judged = []
     for name, node in yaml.safe_load(CLAIMS.read_text(encoding="utf-8")).items():

@@ -61,7 +61,7 @@ class Comparison:
 
 
 def compare(
-    a: str | Path, b: str | Path, part: str | None = None, draws: int = 2000, seed: int = 0
+    a: Path, b: Path, part: str | None = None, draws: int = 2000, seed: int = 0
 ) -> Comparison:
     """Compare two runs, or two folders of ``seed*/`` runs paired by seed, on the same images.
 
@@ -74,7 +74,6 @@ def compare(
         SkinlesionError: if there is no run or no pair, a predictions file is wrong or lacks the
             part, or a pair differs in images, their labels or lesions, or classes.
     """
-    a, b = Path(a), Path(b)
     pairs, unpaired = _pairs(a, b)
     files = [tuple((path, read_predictions(path)) for path in pair) for pair in pairs.values()]
     if part is None:

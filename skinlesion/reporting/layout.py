@@ -6,7 +6,7 @@ below each other, a block for each row.
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from skinlesion.reporting.render import render
@@ -53,10 +53,47 @@ class Layout:
 def lay_out(table: Table) -> Layout:
     """Lay a table out."""
     columns = [(group, heading) for group in table.groups for heading in table.headings]
+    spoken = [heading.replace("_", " ") for _, heading in columns]
     wide = len(columns) > 1
-    head, blocks = _wide(table, columns) if wide else _flat(table)
+    head = ["published", "audited", f"ours, {spoken[0]}", "95 % interval", "difference"]
+    if wide:
+        named = zip(columns, spoken, strict=True)
+        head = ["", *(f"{group}: {name}" if group else name for (group, _), name in named)]
+    # Blocks are sorted by our value; where a column has none at all, by the published one.
+    measured = {(r.group, h) for r in table.rows for h, e in r.entries.items() if e.ours}
+    blocks = []
+    for rows in table.lines() if wide else ([row] for row in table.rows):
+        by_group = {row.group: row for row in rows}
+        cells = [
+            _cells(by_group[group].entries[heading], by_group[group])
+            if group in by_group
+            else dict.fromkeys(LINES, ("", None))
+            for group, heading in columns
+        ]
+        marked = any(row.notes for row in table.rows if row.label == rows[0].label)
+        label, n = rows[0].label + NOTE * marked, "; ".join(row.n for row in rows)
+        lines: list[list[str]] = []
+        if wide:
+            for name in LINES:
+                texts = [cell[name][0] for cell in cells]
+                if any(texts):
+                    start = ["" if lines else label, name]
+                    lines.append([*start, *texts, n if name == "ours" else ""])
+            sorted_by = ("ours" if column in measured else "published" for column in columns)
+            keys = [cell[name][1] for cell, name in zip(cells, sorted_by, strict=True)]
+            keys.insert(0, None)
+        else:
+            lines.append([label, *(text for text, _ in cells[0].values()), n])
+            keys = [key for _, key in cells[0].values()]
+        images = sum(row.images for row in rows) or None
+        blocks.append(Block(lines, [rows[0].label, *keys, images]))
     notes = render("notes.txt", table=table).splitlines()
-    return Layout(table, head, blocks, wide, notes, _missing(table))
+    missing = [
+        f"{row.name} ({'seeds' if row.missing[1:] else 'seed'} {', '.join(map(str, row.missing))})"
+        for row in table.rows
+        if row.missing
+    ]
+    return Layout(table, ["", *head, "n"], blocks, wide, notes, "; ".join(missing))
 
 
 def long_csv(table: Table) -> str:
@@ -91,45 +128,6 @@ def long_csv(table: Table) -> str:
     return out.getvalue()
 
 
-def _flat(table: Table) -> tuple[list[str], list[Block]]:
-    (heading,) = table.headings
-    ours = f"ours, {heading.replace('_', ' ')}"
-    blocks = []
-    for row in table.rows:
-        cells = _cells(row.entries[heading], row)
-        line = [_label(row, table), *(text for text, _ in cells.values()), row.n]
-        keys: list[Key] = [row.label, *(key for _, key in cells.values()), row.images or None]
-        blocks.append(Block([line], keys))
-    return ["", "published", "audited", ours, "95 % interval", "difference", "n"], blocks
-
-
-def _wide(table: Table, columns: Sequence[tuple[str, str]]) -> tuple[list[str], list[Block]]:
-    spoken = [(group, heading.replace("_", " ")) for group, heading in columns]
-    head = ["", "", *(f"{group}: {name}" if group else name for group, name in spoken), "n"]
-    # Blocks are sorted by our value; where a column has none at all, by the published one.
-    measured = {(r.group, h) for r in table.rows for h, e in r.entries.items() if e.ours}
-    blocks = []
-    for rows in table.lines():
-        by_group = {row.group: row for row in rows}
-        cells = [
-            _cells(by_group[group].entries[heading], by_group[group])
-            if group in by_group
-            else dict.fromkeys(LINES, ("", None))
-            for group, heading in columns
-        ]
-        lines: list[list[str]] = []
-        for name in LINES:
-            texts = [cell[name][0] for cell in cells]
-            if any(texts):
-                n = "; ".join(row.n for row in rows) if name == "ours" else ""
-                lines.append(["" if lines else _label(rows[0], table), name, *texts, n])
-        sorted_by = ("ours" if column in measured else "published" for column in columns)
-        keys = [cell[name][1] for cell, name in zip(cells, sorted_by, strict=True)]
-        images = sum(row.images for row in rows) or None
-        blocks.append(Block(lines, [rows[0].label, None, *keys, images]))
-    return head, blocks
-
-
 def _cells(entry: Entry, row: Row) -> dict[str, tuple[str, float | None]]:
     """Return the text of each line, and the number that it is sorted by."""
     cell, ours, difference = entry.published, entry.ours, entry.difference
@@ -147,19 +145,6 @@ def _cells(entry: Entry, row: Row) -> dict[str, tuple[str, float | None]]:
     if difference is not None:
         found["difference"] = number(difference, "+").replace("-", MINUS), difference
     return found
-
-
-def _missing(table: Table) -> str:
-    return "; ".join(
-        f"{row.name} ({'seeds' if row.missing[1:] else 'seed'} {', '.join(map(str, row.missing))})"
-        for row in table.rows
-        if row.missing
-    )
-
-
-def _label(row: Row, table: Table) -> str:
-    marked = any(other.notes for other in table.rows if other.label == row.label)
-    return row.label + (NOTE if marked else "")
 
 
 def _several(values: Iterable[object]) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from skinlesion.runs.predictions import PARTS
 
 # By the beginning of a figure's file name, as a reader asks for them.
@@ -21,8 +23,7 @@ TITLES = {
     "mistakes": "Mistakes",
     "attention": "Soft attention",
 }
-PHOTOGRAPHS = 80_000  # bytes at QUALITY from which a picture holds photographs
-QUALITY = 70
+PHOTOGRAPHS = ("mistakes", "attention")
 WIDEST = 1200  # pixels of a picture with photographs
 
 
@@ -46,24 +47,16 @@ def pictures(folder: Path) -> list[Picture]:
 
 def _picture(path: Path) -> Picture:
     """Encode a picture; a drawing loses nothing."""
-    from PIL import Image
-
     kind, _, part = path.stem.rpartition("_")
     if part not in PARTS:
         kind, part = path.stem, ""
     title = ", ".join(filter(None, [TITLES.get(kind, kind.replace("_", " ")), part]))
     with Image.open(path) as file:
         image = file.convert("RGB")
-    data = _webp(image, quality=QUALITY)
-    if len(data) < PHOTOGRAPHS:
-        data = _webp(image, lossless=True, method=2)
-    elif image.width > WIDEST:
+    how: dict[str, Any] = {"lossless": True, "method": 2}
+    if kind in PHOTOGRAPHS:
+        how = {"quality": 70}
         image.thumbnail((WIDEST, image.height))
-        data = _webp(image, quality=QUALITY)
-    return Picture(title, base64.b64encode(data).decode(), *image.size)
-
-
-def _webp(image: Any, **options: Any) -> bytes:
     out = io.BytesIO()
-    image.save(out, "WEBP", **options)
-    return out.getvalue()
+    image.save(out, "WEBP", **how)
+    return Picture(title, base64.b64encode(out.getvalue()).decode(), *image.size)

@@ -30,8 +30,9 @@ from skinlesion.reporting.pictures import Picture, pictures
 from skinlesion.reporting.render import render
 from skinlesion.reporting.results import Leak, Results, Run, one_line
 from skinlesion.reporting.tables import Table, build_table
-from skinlesion.runs.directory import NO_PART_OF_A_RUN, RunDirectory, read_history
+from skinlesion.runs.directory import NO_PART_OF_A_RUN, RunDirectory
 from skinlesion.sweeps.jobs import CONF, Sweep, names, read_sweep
+from skinlesion.sweeps.status import trained
 
 # What a reader asks first about a run; the address in its config.
 CHOICES = {
@@ -93,9 +94,7 @@ class Report:
 def chosen_sweeps(wanted: Sequence[str], overrides: Sequence[str]) -> list[Sweep]:
     """Compose the named sweeps, or every one that takes the overrides.
 
-    Raises:
-        SkinlesionError: if a named sweep does not exist.
-        HydraException: if an override fits no sweep.
+    Raises what `read_sweep` does of a named sweep, or of the first where none takes them.
     """
     if wanted:
         return [read_sweep(name, overrides) for name in wanted]
@@ -111,14 +110,9 @@ def chosen_sweeps(wanted: Sequence[str], overrides: Sequence[str]) -> list[Sweep
 
 
 def collect_report(sweeps: Sequence[Sweep], every_table: bool) -> Report:
-    """Read and measure the runs of the sweeps' folder.
+    """Read and measure the runs of the sweeps' folder; SkinlesionError if none can be read.
 
-    Args:
-        sweeps: whose tables may be shown.
-        every_table: also those of which no run is finished.
-
-    Raises:
-        SkinlesionError: if no finished run can be read.
+    Shown are the sweeps' tables of which a run is finished, or `every_table`.
     """
     results = Results(sweeps[0].runs, sweeps)
     runs = [*results.every_run()]
@@ -143,11 +137,8 @@ def add_figures(report: Report, data: Path | None) -> None:
     """Give every run its pictures, and draw them where there are none or older ones.
 
     They go into the run's `figures/`, or where that cannot be written into a folder that is removed
-    again. A run whose figures cannot be drawn has a note.
-
-    Args:
-        report: whose runs are given them.
-        data: folder of the images; None: where the run had them.
+    again. A run whose figures cannot be drawn has a note. The images are in the folder `data`;
+    None: where the run had them.
     """
     from skinlesion.reporting.figures import draw_run_figures, outdated  # matplotlib: a second
 
@@ -160,12 +151,9 @@ def add_figures(report: Report, data: Path | None) -> None:
                     if not os.access(place, os.W_OK):
                         directory.figures = Path(stack.enter_context(TemporaryDirectory()))
                     draw_run_figures(directory, data)
+                report.pictures[run.name] = pictures(directory.figures)
             except Exception as error:  # whatever is wrong with one run stops no other
                 report.undrawn[run.name] = one_line(error)
-            try:
-                report.pictures[run.name] = pictures(directory.figures)
-            except Exception as error:
-                report.undrawn.setdefault(run.name, one_line(error))
 
 
 def report_page(report: Report) -> str:
@@ -187,20 +175,13 @@ def report_page(report: Report) -> str:
 
 
 def _choices(run: Run) -> dict[str, str]:
-    """Return what a run is, in the words of the config's axes."""
-    found = {title: _at(run.values, address) for title, address in CHOICES.items()}
-    built = {title for title, address in CHOICES.items() if address.endswith("_target_")}
+    """Return what a run is, in the words of the config's axes; of a class its name alone."""
+    found = {title: OmegaConf.select(run.directory.config, at) for title, at in CHOICES.items()}
     return {
-        title: str(value).rpartition(".")[2] if title in built else str(value)
+        title: str(value).rpartition(".")[2] if CHOICES[title].endswith("_target_") else str(value)
         for title, value in found.items()
         if value is not None
     }
-
-
-def _at(values: Any, address: str) -> Any:
-    for name in address.split("."):
-        values = values.get(name) if isinstance(values, dict) else None
-    return values
 
 
 def _differences(run: Run) -> list[tuple[str, str, str | None]]:
@@ -220,15 +201,12 @@ def _differences(run: Run) -> list[tuple[str, str, str | None]]:
 @cache
 def _default(backbone: str, seed: int) -> dict[str, str]:
     """Return the flat default job; other values are interpolated from the seed."""
+    backbones = CONF / "backbone"
+    files = [path.relative_to(backbones) for path in backbones.rglob(f"{backbone}.yaml")]
+    chosen = [f"backbone={file.with_suffix('')}" for file in files]  # none that is there no more
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for choice in ([f"backbone={backbone}"], [f"backbone=baseline/{backbone}"]):
-            try:
-                config = compose("config", [*choice, f"seed={seed}"])
-                return _flat(OmegaConf.to_container(config, resolve=True))
-            except HydraException:
-                continue
-        config = compose("config", [f"seed={seed}"])  # a backbone that is there no more
-        return _flat(OmegaConf.to_container(config, resolve=True))
+        config = compose("config", [*chosen, f"seed={seed}"])
+    return _flat(OmegaConf.to_container(config, resolve=True))
 
 
 def _flat(values: Any) -> dict[str, str]:
@@ -238,9 +216,5 @@ def _flat(values: Any) -> dict[str, str]:
 
 
 def _progress(directory: RunDirectory) -> str:
-    try:
-        epochs = len(read_history(directory.history)) if directory.history.exists() else 0
-    except SkinlesionError:
-        epochs = 0
     locked = (directory.path / ".lock").exists() and directory.locked()
-    return f"{'running' if locked else 'unfinished'}, {epochs} epochs trained"
+    return f"{'running' if locked else 'unfinished'}, {trained(directory)[0]} epochs trained"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import AliasPath, BaseModel, ConfigDict, Field
+from pydantic import AliasPath, BaseModel, Field
 
 from skinlesion.errors import SkinlesionError, validated
 from skinlesion.evaluation.bootstrap import interval, mean_over_runs
@@ -34,10 +34,8 @@ class Facts(BaseModel):
     folds: int | None = Field(None, validation_alias=AliasPath("split", "folds"))
 
 
-class Provenance(BaseModel):
+class Provenance(BaseModel, extra="allow"):
     """What a run was made with; there is more than what stands here."""
-
-    model_config = ConfigDict(extra="allow")
 
     commit: str | None
     dirty: bool
@@ -69,8 +67,10 @@ class Run:
     Attributes:
         place: `<backbone>`, `<key>` and `seed<k>`; `name` is the same in one word, for links.
         values: its config, as plain values; `config` what of it is shown in tables.
-        leaks: of each held-out part.
+        protocol: `by image`, `by lesion` or `official`, with the fold if it is one.
         part: the part that its protocol reports, measured; `parts` are that one and the others.
+        leaks: of each held-out part; `leak` is the share of the reported one, None if unknown.
+        weights: their name; of these, of `data` and of `commit` the beginning of the digest.
 
     Raises:
         SkinlesionError: if a file is missing or damaged, in one line.
@@ -81,52 +81,26 @@ class Run:
         self.place = directory.path.parts[-3:]
         self.name = "_".join("-".join(self.place).split())
         self.values = directory.values
-        self.config = validated(Facts, self.values, "config.yaml")
+        self.config = config = validated(Facts, self.values, "config.yaml")
         if self.values["data"].get("test"):  # no split made its test part
-            self.config.by = None
-        made = directory.read_json("provenance.json")
-        self.provenance = validated(Provenance, made, "provenance.json")
+            config.by = None
+        self.protocol = f"by {config.by}" if config.by else config.split
+        if config.folds:
+            self.protocol += f", fold {config.fold} of {config.folds}"
+        read = directory.read_json("provenance.json")
+        self.provenance = made = validated(Provenance, read, "provenance.json")
+        self.commit, self.data = (made.commit or "unknown")[:7], made.data[:8]
+        self.weights = made.weights
+        if self.weights not in ("imagenet", "none"):
+            self.weights = f"{Path(config.weights).name} ({self.weights[:8]})"
         leaks = directory.read_json("metrics.json")["leak"]
         self.leaks = validated(dict[str, Leak], leaks, "metrics.json")
         predictions = read_predictions(directory.predictions)
         self.part = Measured.reported(predictions)
         others = [Measured(predictions.part(s)) for s in predictions.splits if s != self.part.name]
         self.parts = [self.part, *others]
-
-    @property
-    def protocol(self) -> str:
-        """`by image`, `by lesion` or `official`, with the fold if it is one."""
-        config = self.config
-        name = f"by {config.by}" if config.by else config.split
-        return f"{name}, fold {config.fold} of {config.folds}" if config.folds else name
-
-    @property
-    def leak(self) -> float | None:
-        """The share of the reported images whose lesion is also in training."""
-        return self.leaks[self.part.name].share if self.part.name in self.leaks else None
-
-    @property
-    def commit(self) -> str:
-        """The beginning of the commit."""
-        return (self.provenance.commit or "unknown")[:7]
-
-    @property
-    def data(self) -> str:
-        """The beginning of the data's digest."""
-        return self.provenance.data[:8]
-
-    @property
-    def made_of(self) -> tuple[str, str]:
-        """Digests of the data and of the weights."""
-        return self.provenance.data, self.provenance.weights
-
-    @property
-    def weights(self) -> str:
-        """The weights' name and the beginning of their digest."""
-        digest = self.provenance.weights
-        if digest in ("imagenet", "none"):
-            return digest
-        return f"{Path(self.config.weights).name} ({digest[:8]})"
+        leak = self.leaks.get(self.part.name)
+        self.leak = leak.share if leak else None
 
 
 @dataclass(frozen=True)
@@ -142,13 +116,8 @@ class Ours:
 class Results:
     """The runs under a folder and their values, read and measured once however many tables ask.
 
-    Args:
-        folder: of the run directories.
-        sweeps: every sweep whose table will be asked for.
-
-    Attributes:
-        damaged: finished runs that could not be read, and why; known once they were asked for.
-        unfinished: the directories of the other runs.
+    `sweeps` are all whose tables will be asked for. `damaged` are the finished runs that could not
+    be read, and why, known once they were asked for; `unfinished` the directories of the others.
     """
 
     def __init__(self, folder: Path, sweeps: Sequence[Sweep] = ()) -> None:

@@ -165,17 +165,16 @@ def build_table(sweep: Sweep, results: Results) -> Table:
 
 def _alike(runs: list[Run]) -> tuple[list[Run], list[str]]:
     """Return those of a row's runs that have the same data and weights, and what was left out."""
-    counts = Counter(run.made_of for run in runs)
+    made = [(run.provenance.data, run.provenance.weights) for run in runs]
+    counts = Counter(made)
     if len(counts) < 2:
         return runs, []
     # Most seeds first; among equals the weights that were trained by somebody, then by name.
     chosen = max(sorted(counts), key=lambda digests: (counts[digests], digests[1] != "none"))
-    left = [run for run in runs if run.made_of != chosen]
-    note = (
-        f"{len(left)} further runs of other data or weights are left out: "
-        f"{', '.join(sorted(str(run.directory.path) for run in left))}"
-    )
-    return [run for run in runs if run.made_of == chosen], [note]
+    kept = [run for run, digests in zip(runs, made, strict=True) if digests == chosen]
+    left = sorted(str(run.directory.path) for run in runs if run not in kept)
+    note = f"{len(left)} further runs of other data or weights are left out: {', '.join(left)}"
+    return kept, [note]
 
 
 def _mark_other_data(table: Table) -> None:

@@ -52,16 +52,11 @@ def run_job(config: DictConfig) -> Outcome:
         log.error("error: %s", why)
     if status == "failed":
         failures.record(key, why)
-    _free_memory()
+    import torch
+
+    gc.collect()  # which gives back what this job held, on the GPU too
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     outcome = Outcome([*hydra.overrides.task], status, where, why, round(time.time() - started, 1))
     outcome.write(Path(hydra.sweep.dir) / "outcomes" / f"{hydra.job.num}.json")
     return outcome
-
-
-def _free_memory() -> None:
-    """Give back what this job held, on the GPU too."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

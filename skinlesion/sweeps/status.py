@@ -2,8 +2,8 @@
 
 import argparse
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -18,14 +18,9 @@ STATES = ("done", "running", "cut", "failed", "left")
 
 @dataclass(frozen=True)
 class JobStatus:
-    """How far a job is.
+    """How far a job is: one of STATES, the epochs and seconds trained, and where, or why it failed.
 
-    Attributes:
-        job: the job.
-        state: one of STATES; `cut`: begun, and nobody is at it.
-        epochs: epochs trained.
-        seconds: seconds trained.
-        note: where, or why it failed.
+    A job is `cut` that was begun, and nobody is at it.
     """
 
     job: Job
@@ -67,9 +62,9 @@ def summary(sweep: Sweep, statuses: Sequence[JobStatus]) -> str:
     lines = [f"{sweep.title}: {len(statuses)} runs"]
     for status in statuses:
         labels = [sweep.axes[axis][value] for axis, value in status.job.choice.items()]
-        trained = f"{status.epochs:>4} epochs {duration(status.seconds):>9}"
+        so_far = f"{status.epochs:>4} epochs {duration(status.seconds):>9}"
         name = " · ".join([*labels, f"seed {status.job.seed}"])
-        lines.append(f"{status.state:<8}{trained if status.epochs else '':<22}  {name}")
+        lines.append(f"{status.state:<8}{so_far if status.epochs else '':<22}  {name}")
         lines += [f"{'':34}{line}" for line in status.note.splitlines()]
     counts = Counter(status.state for status in statuses)
     lines.append(", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]))
@@ -85,18 +80,19 @@ def summary(sweep: Sweep, statuses: Sequence[JobStatus]) -> str:
 def _job_status(job: Job, directories: Sequence[RunDirectory], failure: dict | None) -> JobStatus:
     for directory in directories:
         if directory.done.exists():
-            return JobStatus(job, "done", *_trained(directory), str(directory.path))
+            return JobStatus(job, "done", *trained(directory), str(directory.path))
     for directory in directories:
         state = "running" if directory.locked() else "cut"
         note = failure["why"] if failure and state == "cut" else str(directory.path)
         state = "failed" if failure and state == "cut" else state
-        return JobStatus(job, state, *_trained(directory), note)
+        return JobStatus(job, state, *trained(directory), note)
     if failure:
         return JobStatus(job, "failed", 0, 0.0, f"{failure['why']} ({failure['when']})")
     return JobStatus(job, "left", 0, 0.0, "")
 
 
-def _trained(directory: RunDirectory) -> tuple[int, float]:
+def trained(directory: RunDirectory) -> tuple[int, float]:
+    """Return the epochs and the seconds that a run was trained, 0 where nobody can say."""
     if not directory.history.exists():
         return 0, 0.0
     try:
@@ -109,15 +105,15 @@ def _trained(directory: RunDirectory) -> tuple[int, float]:
 
 def _left(statuses: Sequence[JobStatus]) -> float | None:
     """Estimate the seconds of training that are left from the finished runs of like backbones."""
-    finished = [status for status in statuses if status.state == "done"]
-    if not finished:
+    took = defaultdict(list)
+    for status in statuses:
+        if status.state == "done":
+            took[status.job.config.backbone.name].append(status.seconds)
+    if not took:
         return None
-
-    def expected() -> Iterator[float]:
-        for status in statuses:
-            if status.state != "done":
-                name = status.job.config.backbone.name
-                like = [s.seconds for s in finished if s.job.config.backbone.name == name]
-                yield max(0.0, median(like or [s.seconds for s in finished]) - status.seconds)
-
-    return sum(expected())
+    usual = median(seconds for like in took.values() for seconds in like)
+    return sum(
+        max(0.0, median(took.get(status.job.config.backbone.name, [usual])) - status.seconds)
+        for status in statuses
+        if status.state != "done"
+    )

@@ -3,7 +3,6 @@
 import io
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,14 +12,14 @@ from PIL import Image
 
 from skinlesion.data.archive import ImageArchive
 from skinlesion.data.ham10000 import CLASSES
-from skinlesion.data.samples import CheckedArchive, Samples, open_archive
+from skinlesion.data.samples import open_archive
 from skinlesion.data.schema import Schema
 from skinlesion.data.split import Split
 from skinlesion.data.table import read_table
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "data" / "ham10000.yaml"
 REAL = Path(__file__).resolve().parents[3] / "shared" / "ham10000-200x150"
-HAM10000: Any = OmegaConf.to_container(OmegaConf.load(CONF).data)
+HAM10000 = OmegaConf.to_container(OmegaConf.load(CONF).data)
 LAYOUTS = ("zips", "nested zips", "folders", "one folder", "root", "zip and folder")
 
 PAPER = Split("paper", by="image", seed=0, val_fraction=0.1, test_fraction=0)
@@ -46,7 +45,7 @@ TABLE = pd.DataFrame(
 )
 
 
-def _jpeg(seed: int) -> bytes:
+def _jpeg(seed):
     file = io.BytesIO()
     noise = np.random.default_rng(seed).integers(60, 200, (30, 40, 3), dtype=np.uint8)
     Image.fromarray(noise).save(file, "JPEG", quality=90)
@@ -57,13 +56,13 @@ JPEGS = {f"ISIC_{number:07d}": _jpeg(number) for number in range(60)}
 
 
 @pytest.fixture(scope="session")
-def ham10000() -> dict[str, Any]:
+def ham10000():
     """What conf/data/ham10000.yaml declares."""
     return HAM10000
 
 
 @pytest.fixture(params=LAYOUTS)
-def layout(request: pytest.FixtureRequest) -> str:
+def layout(request):
     return request.param
 
 
@@ -75,13 +74,11 @@ class Place:
         jpegs: the images' bytes by their id; a test may spoil its copy.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self.folder, self.cache = folder, folder / "cache"
         self.table, self.jpegs, self.ids = TABLE.copy(), dict(JPEGS), TABLE["image_id"].tolist()
 
-    def write(
-        self, layout: str = "folders", metadata: str = "HAM10000_metadata.csv", **options: Any
-    ) -> Path:
+    def write(self, layout="folders", metadata="HAM10000_metadata.csv", **options):
         """Write an archive into a new folder; options are of `DataFrame.to_csv`."""
         root = self.folder / f"archive{len(list(self.folder.glob('archive*')))}"
         root.mkdir()
@@ -101,27 +98,27 @@ class Place:
                     (folder / f"{image_id}.jpg").write_bytes(jpegs[image_id])
         return root
 
-    def read(self, *layout: str, **options: Any) -> tuple[pd.DataFrame, list[str]]:
+    def read(self, *layout, **options):
         """Write an archive and read its table: the good rows, and what is wrong."""
         archive = ImageArchive(self.write(*layout, **options))
         return read_table(archive, Schema.from_config(HAM10000))
 
-    def open(self, root: Path, split: Split = PAPER, **data: Any) -> CheckedArchive:
+    def open(self, root, split=PAPER, **data):
         """Open an archive as a run does."""
         return open_archive(root, HAM10000 | data, split)
 
-    def samples(self, root: Path, split: Split = PAPER, **data: Any) -> Samples:
+    def samples(self, root, split=PAPER, **data):
         """Load an archive as a run does, 16 pixels wide."""
         return self.open(root, split, **data).load(self.cache, 16)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path):
     return Place(tmp_path)
 
 
 @pytest.fixture(scope="session")
-def real_table() -> pd.DataFrame:
+def real_table():
     """All 10,015 rows of HAM10000."""
     if not (REAL / "HAM10000_metadata.csv").exists():
         pytest.skip(f"needs the images of HAM10000 in {REAL}")
@@ -131,7 +128,7 @@ def real_table() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
+def samples(tmp_path_factory):
     """By lesion, 16 pixels wide: 14 validation, 14 test and 30 training images."""
     place = Place(tmp_path_factory.mktemp("samples"))
     return place.samples(place.write(), LESION)

@@ -5,8 +5,6 @@ import random
 import unicodedata
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,15 +14,15 @@ from skinlesion.errors import SkinlesionError
 ZIP = "HAM10000_images_part_1.zip"
 
 
-def test_every_layout_holds_the_same_images_for_several_threads(place: Any, layout: str) -> None:
+def test_every_layout_holds_the_same_images_for_several_threads(place, layout):
     archive = ImageArchive(place.write(layout))
-    assert len(archive) == 60
-    assert "ISIC_0000060" not in archive
+    assert len(archive.ids) == 60
+    assert "ISIC_0000060" not in archive.ids
     with ThreadPoolExecutor(8) as pool:
         assert [*pool.map(archive.read, place.ids * 3)] == [place.jpegs[i] for i in place.ids * 3]
 
 
-def test_images_of_any_ending_count_and_other_files_do_not(tmp_path: Path) -> None:
+def test_images_of_any_ending_count_and_other_files_do_not(tmp_path):
     for name in ("a.jpg", "b.JPG", "c.jpeg", "d.PNG", "e.webp", "._a.jpg", "f.txt", "jpg"):
         (tmp_path / name).write_bytes(b"1")
     (tmp_path / "g.jpg").mkdir()
@@ -35,8 +33,7 @@ def test_images_of_any_ending_count_and_other_files_do_not(tmp_path: Path) -> No
         (tmp_path / name).symlink_to(tmp_path / target)
     os.mkfifo(tmp_path / "l.jpg")
     archive = ImageArchive(tmp_path)
-    assert [i for i in "abcdefghijkl" if i in archive] == ["a", "b", "c", "d", "e", "h"]
-    assert len(archive) == 6
+    assert sorted(archive.ids) == ["a", "b", "c", "d", "e", "h"]
 
 
 @pytest.mark.parametrize(
@@ -50,11 +47,11 @@ def test_images_of_any_ending_count_and_other_files_do_not(tmp_path: Path) -> No
         (unicodedata.normalize("NFD", "Müller.png"), unicodedata.normalize("NFC", "Müller")),
     ],
 )
-def test_an_id_a_files_name_and_a_path_mean_the_same_image(text: str, image_id: str) -> None:
+def test_an_id_a_files_name_and_a_path_mean_the_same_image(text, image_id):
     assert image_name(text) == image_id
 
 
-def test_an_absent_root_names_the_ways_to_get_the_data(tmp_path: Path) -> None:
+def test_an_absent_root_names_the_ways_to_get_the_data(tmp_path):
     (tmp_path / "file").touch()
     for root in (tmp_path / "absent", tmp_path / "file"):
         with pytest.raises(SkinlesionError, match=f"{root}: no such folder") as caught:
@@ -63,14 +60,14 @@ def test_an_absent_root_names_the_ways_to_get_the_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 1000])
-def test_a_zip_whose_download_broke_off_is_named_with_the_mend(place: Any, kept: int) -> None:
+def test_a_zip_whose_download_broke_off_is_named_with_the_mend(place, kept):
     path = place.write("zips") / ZIP
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(SkinlesionError, match=r"part_1\.zip .*broke off.*make data"):
         ImageArchive(path.parent)
 
 
-def test_whatever_is_damaged_in_a_zip_is_one_clear_line(tmp_path: Path) -> None:
+def test_whatever_is_damaged_in_a_zip_is_one_clear_line(tmp_path):
     with zipfile.ZipFile(tmp_path / ZIP, "w", zipfile.ZIP_DEFLATED) as file:
         for name in "abc":
             file.writestr(f"{name}.jpg", bytes(99) + name.encode())
@@ -94,9 +91,7 @@ def test_whatever_is_damaged_in_a_zip_is_one_clear_line(tmp_path: Path) -> None:
     ("fault", "offset", "value"),
     [("wrong checksum", 14, 255), ("encrypted", 6, 1), ("Windows' Deflate64", 8, 9)],
 )
-def test_a_zip_member_that_cannot_be_read_says_why(
-    place: Any, fault: str, offset: int, value: int
-) -> None:
+def test_a_zip_member_that_cannot_be_read_says_why(place, fault, offset, value):
     path = place.write("zips") / ZIP
     data = bytearray(path.read_bytes())
     # A field of the first member's two headers.
@@ -111,7 +106,7 @@ def test_a_zip_member_that_cannot_be_read_says_why(
         archive.read("ISIC_0000060")
 
 
-def test_a_zip_member_is_limited_by_what_it_announces_and_by_what_it_gives(tmp_path: Path) -> None:
+def test_a_zip_member_is_limited_by_what_it_announces_and_by_what_it_gives(tmp_path):
     with zipfile.ZipFile(tmp_path / ZIP, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("a.jpg", bytes(31_000_000))
         file.writestr("c.jpg", b"", zipfile.ZIP_BZIP2)
@@ -130,7 +125,7 @@ def test_a_zip_member_is_limited_by_what_it_announces_and_by_what_it_gives(tmp_p
             archive.read(image_id)
 
 
-def test_two_files_of_one_name_that_differ_are_ambiguous_and_copies_are_not(tmp_path: Path) -> None:
+def test_two_files_of_one_name_that_differ_are_ambiguous_and_copies_are_not(tmp_path):
     sizes = {"images/a.jpg": 9, "masks/a.png": 7, "images/b.jpg": 9, "copies/b.jpg": 9}
     for name, size in sizes.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -157,9 +152,7 @@ def test_two_files_of_one_name_that_differ_are_ambiguous_and_copies_are_not(tmp_
 
 
 @pytest.mark.parametrize("layout", ["zips", "folders"])
-def test_the_fingerprint_changes_with_the_images_asked_for_and_only_with_them(
-    place: Any, layout: str
-) -> None:
+def test_the_fingerprint_changes_with_the_images_asked_for_and_only_with_them(place, layout):
     root, asked = place.write(layout), ["ISIC_0000000", "ISIC_0000001"]
     before = ImageArchive(root).fingerprint(asked)
     assert ImageArchive(root).fingerprint(asked) == before

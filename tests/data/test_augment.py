@@ -1,7 +1,6 @@
 """Augmentation: seed and arguments decide the image, in workers and on the device alike."""
 
 import pickle
-from typing import Any
 from unittest.mock import Mock
 
 import albumentations
@@ -18,29 +17,29 @@ SIDE = 48
 DATTA = Geometric(rotation=180, shift=0.1, zoom=0.1, flip=True)
 
 
-def only(**arguments: Any) -> Geometric:
+def only(**arguments):
     return Geometric(**{"rotation": 0, "shift": 0, "zoom": 0, "flip": False} | arguments)
 
 
-def drawn(images: int, seed: int = 0) -> np.ndarray:
+def drawn(images, seed=0):
     return np.random.default_rng(seed).random((images, Geometric.DRAWS), dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
-def picture() -> np.ndarray:
+def picture():
     """A smooth picture without symmetry (S, S, 3), so that every motion shows."""
     y, x = np.mgrid[:SIDE, :SIDE] / (SIDE - 1)
     bumps = [np.exp(-((x - a) ** 2 + (y - b) ** 2) / 0.06) for a, b in [(0.3, 0.3), (0.6, 0.4)]]
     return np.stack([255 * bumps[0], 255 * bumps[1], 40 + 150 * x * y], axis=2).astype(np.uint8)
 
 
-def on_device(augment: Any, image: np.ndarray, draws: np.ndarray) -> np.ndarray:
+def on_device(augment, image, draws):
     """One image by each row of draws: (B, S, S, 3)."""
     images = torch.from_numpy(image).permute(2, 0, 1).expand(len(draws), -1, -1, -1)
     return augment.on_device(images, torch.from_numpy(draws)).permute(0, 2, 3, 1).numpy()
 
 
-def by_albumentations(augment: Geometric, image: np.ndarray, draw: np.ndarray) -> np.ndarray:
+def by_albumentations(augment, image, draw):
     """The same image by albumentations, told exactly what to do."""
     rotate, x, y, width, height = (2 * draw[2:] - 1) * np.array(
         [augment.rotation, augment.shift, augment.shift, augment.zoom, augment.zoom]
@@ -61,9 +60,7 @@ def by_albumentations(augment: Geometric, image: np.ndarray, draw: np.ndarray) -
 @pytest.mark.parametrize(
     "augment", [DATTA, only(flip=True), only(rotation=40), only(shift=0.3), only(zoom=0.5)], ids=str
 )
-def test_told_the_same_both_ways_make_the_same_image(
-    augment: Geometric, picture: np.ndarray
-) -> None:
+def test_told_the_same_both_ways_make_the_same_image(augment, picture):
     ours = on_device(augment, picture, drawn(40))
     theirs = np.stack([by_albumentations(augment, picture, draw) for draw in drawn(40)])
     difference = np.abs(ours.astype(float) - theirs)
@@ -74,7 +71,7 @@ def test_told_the_same_both_ways_make_the_same_image(
 
 
 @pytest.mark.filterwarnings("error")
-def test_both_ways_draw_from_one_distribution(picture: np.ndarray) -> None:
+def test_both_ways_draw_from_one_distribution(picture):
     n = 1500
     ours = on_device(DATTA, picture, drawn(n, seed=1)).astype(float)
     theirs = np.stack([DATTA(picture, seed) for seed in range(n)]).astype(float)
@@ -94,16 +91,14 @@ def test_both_ways_draw_from_one_distribution(picture: np.ndarray) -> None:
     assert ks_2samp(far, apart[1]).pvalue < 1e-3
 
 
-def _centres(images: np.ndarray, channel: int) -> np.ndarray:
+def _centres(images, channel):
     weight = images[..., channel] ** 2
     y, x = np.mgrid[:SIDE, :SIDE]
     total = weight.sum(axis=(1, 2))
     return np.stack([(weight * at).sum(axis=(1, 2)) / total for at in (x, y)], axis=1)  # (n, 2)
 
 
-def test_empty_corners_repeat_the_nearest_pixel_and_of_nothing_comes_nothing(
-    picture: np.ndarray,
-) -> None:
+def test_empty_corners_repeat_the_nearest_pixel_and_of_nothing_comes_nothing(picture):
     white = np.full((SIDE, SIDE, 3), 255, np.uint8)
     assert (on_device(DATTA, white, drawn(20)) == 255).all()
     assert all((DATTA(white, seed) == 255).all() for seed in range(20))
@@ -111,9 +106,7 @@ def test_empty_corners_repeat_the_nearest_pixel_and_of_nothing_comes_nothing(
     np.testing.assert_array_equal(only()(picture, 0), picture)
 
 
-def test_the_seed_alone_decides_the_image_also_in_a_worker_that_is_not_forked(
-    picture: np.ndarray,
-) -> None:
+def test_the_seed_alone_decides_the_image_also_in_a_worker_that_is_not_forked(picture):
     before = picture.copy()
     first = [DATTA(picture, seed) for seed in range(20)]
     sent = pickle.loads(pickle.dumps(DATTA))
@@ -137,7 +130,7 @@ def test_the_seed_alone_decides_the_image_also_in_a_worker_that_is_not_forked(
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused(wrong: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_is_refused(wrong, message):
     whole = {"rotation": 0, "shift": 0, "zoom": 0, "flip": False}
     with pytest.raises(SkinlesionError) as refusal:
         validated(Geometric, whole | wrong, "augment")
@@ -151,9 +144,7 @@ def test_what_cannot_be_is_refused(wrong: dict[str, Any], message: str) -> None:
         ((0.0, 0.99), range(5, 8), range(2)),  # over the left edge, and by a pixel over the lowest
     ],
 )
-def test_cutout_hides_one_square_that_may_reach_over_the_edge(
-    centre: tuple[float, float], rows: range, columns: range, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cutout_hides_one_square_that_may_reach_over_the_edge(centre, rows, columns, monkeypatch):
     image, draws = np.zeros((8, 8, 3), np.uint8), np.array([centre], np.float32)
     expected = image.copy()
     expected[np.ix_(rows, columns)] = MEAN
@@ -170,10 +161,8 @@ def test_cutout_hides_one_square_that_may_reach_over_the_edge(
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kinds", [{"colour": 1, "shape": 0}, {"colour": 0, "shape": 1}], ids=str)
-def test_randaugment_changes_the_share_of_images_that_its_probability_says(
-    picture: np.ndarray, kinds: dict[str, int]
-) -> None:
-    def changed(probability: float) -> float:
+def test_randaugment_changes_the_share_of_images_that_its_probability_says(picture, kinds):
+    def changed(probability):
         augment = RandAugment(probability=probability, magnitude=20, **kinds)
         images = [augment(picture, seed) for seed in range(400)]
         np.testing.assert_array_equal(pickle.loads(pickle.dumps(augment))(picture, 7), images[7])

@@ -5,10 +5,8 @@ import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
-from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -16,23 +14,23 @@ import pytest
 
 from skinlesion.data import archive as archive_module
 from skinlesion.data.archive import ImageArchive
-from skinlesion.data.cache import ImageCache, cache_path, open_cache
+from skinlesion.data.cache import cache_path, open_cache
 from skinlesion.data.pixels import decode, to_square
 from skinlesion.errors import SkinlesionError
 
 IDS = [f"ISIC_{number:07d}" for number in range(60)]
 
 
-def opened(place: Any, root: Path, size: int = 16) -> ImageCache:
+def opened(place, root, size=16):
     return open_cache(place.cache, ImageArchive(root), IDS, size)
 
 
-def caches(place: Any) -> list[str]:
+def caches(place):
     """What is in the folder besides locks."""
     return sorted(path.name for path in place.cache.glob("*") if path.suffix != ".lock")
 
 
-def test_row_i_is_the_ith_image_asked_for_mapped_from_disk(place: Any) -> None:
+def test_row_i_is_the_ith_image_asked_for_mapped_from_disk(place):
     ids = IDS[40:20:-1]
     images = open_cache(place.cache / "new", ImageArchive(place.write("zips")), ids, 24).images
     assert (images.shape, images.dtype) == ((20, 24, 24, 3), np.uint8)
@@ -42,7 +40,7 @@ def test_row_i_is_the_ith_image_asked_for_mapped_from_disk(place: Any) -> None:
         np.testing.assert_array_equal(image, to_square(decode(place.jpegs[image_id]), 24))
 
 
-def test_another_size_and_a_replaced_image_make_another_cache(place: Any) -> None:
+def test_another_size_and_a_replaced_image_make_another_cache(place):
     root = place.write("folders")
     before = opened(place, root)
     assert opened(place, root, 8).images.shape[1:] == (8, 8, 3)
@@ -53,9 +51,7 @@ def test_another_size_and_a_replaced_image_make_another_cache(place: Any) -> Non
     assert [i for i in range(60) if (before.images[i] != after.images[i]).any()] == [7]
 
 
-def test_images_that_cannot_be_decoded_are_all_named_with_why_and_leave_no_cache(
-    place: Any,
-) -> None:
+def test_images_that_cannot_be_decoded_are_all_named_with_why_and_leave_no_cache(place):
     place.jpegs[IDS[3]] = place.jpegs[IDS[3]][:-100]
     place.jpegs[IDS[20]] = b"GIF89a"
     # Another start of an image among the pixels: libjpeg gives up.
@@ -70,12 +66,10 @@ def test_images_that_cannot_be_decoded_are_all_named_with_why_and_leave_no_cache
     assert caches(place) == []
 
 
-def test_a_second_builder_waits_for_the_first_and_uses_its_cache(
-    place: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_builder_waits_for_the_first_and_uses_its_cache(place, monkeypatch):
     root, go, decoded = place.write(), Event(), []
 
-    def wait(data: bytes) -> np.ndarray:
+    def wait(data):
         decoded.append(data)
         go.wait(60)
         return decode(data)
@@ -90,9 +84,7 @@ def test_a_second_builder_waits_for_the_first_and_uses_its_cache(
     np.testing.assert_array_equal(first.images, second.images)
 
 
-def test_a_crash_leaves_no_cache_and_what_a_kill_left_is_cleared_away_first(
-    place: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crash_leaves_no_cache_and_what_a_kill_left_is_cleared_away_first(place, monkeypatch):
     root = place.write()
     path = cache_path(place.cache, ImageArchive(root), IDS, 16)
     monkeypatch.setattr(archive_module, "decode", Mock(side_effect=KeyboardInterrupt))
@@ -112,9 +104,7 @@ def test_a_crash_leaves_no_cache_and_what_a_kill_left_is_cleared_away_first(
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES], ids=os.strerror)
 @pytest.mark.parametrize("step", ["os.posix_fallocate", "pathlib.Path.mkdir", "os.replace"])
-def test_whatever_the_disk_refuses_is_one_line_and_leaves_nothing(
-    place: Any, monkeypatch: pytest.MonkeyPatch, number: int, step: str
-) -> None:
+def test_whatever_the_disk_refuses_is_one_line_and_leaves_nothing(place, monkeypatch, number, step):
     root = place.write()
     monkeypatch.setattr(step, Mock(side_effect=OSError(number, os.strerror(number))))
     with pytest.raises(SkinlesionError, match=f"{os.strerror(number)}.*machine.cache=") as refusal:
@@ -123,9 +113,7 @@ def test_whatever_the_disk_refuses_is_one_line_and_leaves_nothing(
     assert caches(place) == []
 
 
-def test_a_disk_too_small_is_said_before_the_work(
-    place: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_too_small_is_said_before_the_work(place, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
     monkeypatch.setattr(ImageArchive, "read", None)
     with pytest.raises(SkinlesionError) as caught:

@@ -3,10 +3,8 @@
 import logging
 import random
 import unicodedata
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from skinlesion.data.table import read_cells
@@ -15,13 +13,13 @@ from skinlesion.errors import SkinlesionError
 EXPECTED = [["p1", "Ärm, left", "1.5"], ["p2", "leg", None]]
 
 
-def read(path: Path, text: str | bytes) -> pd.DataFrame:
+def read(path, text):
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return read_cells(path)
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     return tmp_path / "list.csv"
 
 
@@ -55,13 +53,13 @@ PLAIN = 'file,place,size\np1,"Ärm, left",1.5\np2,leg,\n'
     ],
     ids=repr,
 )
-def test_every_form_of_a_table_is_read_alike(path: Path, text: str | bytes) -> None:
+def test_every_form_of_a_table_is_read_alike(path, text):
     cells = read(path, text)
     assert cells.columns.tolist() == ["file", "place", "size"]
     assert cells.astype(object).replace({np.nan: None}).to_numpy().tolist() == EXPECTED
 
 
-def test_what_is_read_as_windows_1252_is_told(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_read_as_windows_1252_is_told(path, caplog):
     caplog.set_level(logging.WARNING)
     read(path, PLAIN)
     assert not caplog.records
@@ -69,7 +67,7 @@ def test_what_is_read_as_windows_1252_is_told(path: Path, caplog: pytest.LogCapt
     assert f"{path} is no UTF-8 and is read as Windows-1252" in caplog.text
 
 
-def test_rows_are_known_by_their_line_also_below_blank_lines_and_notes(path: Path) -> None:
+def test_rows_are_known_by_their_line_also_below_blank_lines_and_notes(path):
     cells = read(path, 'file,note,\n\np1,"it grew\nand itched, a little"\np2,\n')
     assert cells.index.tolist() == [3, 5]
     assert cells.loc[3, "note"] == "it grew\nand itched, a little"
@@ -100,7 +98,7 @@ HEAD = "file,place,size"
     ],
     ids=repr,
 )
-def test_what_would_lose_or_shift_rows_is_refused(path: Path, text: str | bytes, why: str) -> None:
+def test_what_would_lose_or_shift_rows_is_refused(path, text, why):
     with pytest.raises(SkinlesionError) as refusal:
         read(path, text)
     assert str(refusal.value).startswith(f"{path} cannot be read as a table: ")
@@ -108,7 +106,7 @@ def test_what_would_lose_or_shift_rows_is_refused(path: Path, text: str | bytes,
 
 
 @pytest.mark.parametrize("head", ["file", "file,place", f"{HEAD}", f"{HEAD},kind,age,sex,note"])
-def test_stray_quotes_never_lose_a_row(path: Path, head: str) -> None:
+def test_stray_quotes_never_lose_a_row(path, head):
     draw, refused, columns = random.Random(0), 0, head.count(",")
     for _ in range(150):
         rows = [
@@ -127,6 +125,6 @@ def test_stray_quotes_never_lose_a_row(path: Path, head: str) -> None:
     assert 50 < refused < 145
 
 
-def test_a_file_that_is_not_there_is_named(path: Path) -> None:
+def test_a_file_that_is_not_there_is_named(path):
     with pytest.raises(SkinlesionError, match=r"list\.csv cannot be read as a table: .*No such"):
         read_cells(path)

@@ -3,8 +3,6 @@
 import errno
 import io
 import zipfile
-from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -22,33 +20,31 @@ from skinlesion.errors import SkinlesionError
 
 ZIPS = ("HAM10000_images_part_1.zip", "HAM10000_images_part_2.zip")
 TABLE = "HAM10000_metadata.csv"
-SMALL: dict[str, Any] = {"images": 80, "size": (48, 36), "progress": False}
+SMALL = {"images": 80, "size": (48, 36), "progress": False}
 
 
 @pytest.fixture(scope="module")
-def frame(archive: Path) -> pd.DataFrame:
+def frame(archive):
     return pd.read_csv(archive / TABLE)
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def undrawn(monkeypatch):
     """Without the pictures, which take most of the time."""
     monkeypatch.setattr(demo, "draw_images", lambda lesion, *_: [(b"", b"")] * len(lesion.images))
 
 
-def contents(root: Path) -> dict[str, bytes]:
+def contents(root):
     return {path.name: path.read_bytes() for path in root.iterdir()}
 
 
-def pictures(root: Path) -> dict[str, Image.Image]:
+def pictures(root):
     archive = ImageArchive(root)
     ids = pd.read_csv(root / TABLE)["image_id"]
     return {image_id: Image.open(io.BytesIO(archive.read(image_id))) for image_id in ids}
 
 
-def test_the_layout_is_that_of_the_archive_and_the_one_reader_reads_it(
-    archive: Path, frame: pd.DataFrame, ham10000: dict[str, Any]
-) -> None:
+def test_the_layout_is_that_of_the_archive_and_the_one_reader_reads_it(archive, frame, ham10000):
     assert {*ZIPS, MASKS, TABLE} < set(contents(archive))
     assert [*frame] == [
         *("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization", "dataset")
@@ -62,7 +58,7 @@ def test_the_layout_is_that_of_the_archive_and_the_one_reader_reads_it(
     assert (len(table), problems) == (80, [])
 
 
-def test_lesions_have_one_record_and_images_that_differ(archive: Path, frame: pd.DataFrame) -> None:
+def test_lesions_have_one_record_and_images_that_differ(archive, frame):
     assert frame.drop(columns="image_id").drop_duplicates()["lesion_id"].is_unique
     assert (frame["lesion_id"].value_counts() > 1).sum() > 10
     assert len({picture.tobytes() for picture in pictures(archive).values()}) == 80
@@ -71,7 +67,7 @@ def test_lesions_have_one_record_and_images_that_differ(archive: Path, frame: pd
     assert set(missing["sex"]) == set(missing["localization"]) == {"unknown"}
 
 
-def test_classes_differ_in_colour(archive: Path, frame: pd.DataFrame) -> None:
+def test_classes_differ_in_colour(archive, frame):
     images = {image_id: np.asarray(image) for image_id, image in pictures(archive).items()}
     centre = {image_id: image[24:48, 33:63].mean((0, 1)) for image_id, image in images.items()}
     colour = pd.DataFrame.from_dict(centre, orient="index", columns=["r", "g", "b"])
@@ -83,7 +79,7 @@ def test_classes_differ_in_colour(archive: Path, frame: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("size", [(96, 72), (64, 64), (48, 80)])
-def test_a_photograph_never_shows_the_end_of_the_skin(size: tuple[int, int]) -> None:
+def test_a_photograph_never_shows_the_end_of_the_skin(size):
     rng = np.random.default_rng(0)
     side = drawing.Sheet(size, rng).side
     skin, mask = Image.new("RGB", (side, side), (255, 255, 255)), Image.new("1", (side, side))
@@ -95,12 +91,12 @@ def test_a_photograph_never_shows_the_end_of_the_skin(size: tuple[int, int]) -> 
 
 
 @pytest.mark.parametrize(("images", "lesions"), [(MIN_IMAGES, 4), (200, 8)])
-def test_every_class_has_lesions_enough_for_every_part(images: int, lesions: int) -> None:
+def test_every_class_has_lesions_enough_for_every_part(images, lesions):
     dx = pd.Series([lesion.dx for lesion in plan(images, seed=0)])
     assert dx.value_counts().reindex(CLASSES).min() >= lesions
 
 
-def test_metadata_go_with_the_class_as_in_ham10000() -> None:
+def test_metadata_go_with_the_class_as_in_ham10000():
     many = pd.DataFrame(
         [metadata_of(Lesion(n, dx, 1, ()), 0) for dx in CLASSES for n in range(400)]
     )
@@ -116,7 +112,7 @@ def test_metadata_go_with_the_class_as_in_ham10000() -> None:
     assert sum(sum(kind["sites"].values()) for kind in KINDS.values()) == 7470
 
 
-def test_the_seed_decides_every_picture() -> None:
+def test_the_seed_decides_every_picture():
     lesions = plan(80, seed=0)[:60:9]
     one, two, other = (
         [demo.draw_images(lesion, (48, 36), seed) for lesion in chosen]
@@ -128,8 +124,8 @@ def test_the_seed_decides_every_picture() -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_the_same_demo_has_the_same_bytes_and_whatever_else_is_there_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, monkeypatch
+):
     (tmp_path / "a" / "demo").mkdir(parents=True)
     root = write_demo(tmp_path / "a" / "demo", **SMALL)
     before = contents(root)
@@ -153,9 +149,7 @@ def test_the_same_demo_has_the_same_bytes_and_whatever_else_is_there_is_refused(
 @pytest.mark.parametrize(
     "step", ["skinlesion.data.demo.draw_images", "zipfile.ZipFile.writestr", "os.replace"]
 )
-def test_what_is_interrupted_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, step: str
-) -> None:
+def test_what_is_interrupted_leaves_nothing(tmp_path, monkeypatch, error, step):
     monkeypatch.setattr(step, Mock(side_effect=error))
     with pytest.raises(type(error)):
         write_demo(tmp_path / "demo", **SMALL)
@@ -163,6 +157,6 @@ def test_what_is_interrupted_leaves_nothing(
 
 
 @pytest.mark.parametrize("wrong", [{"images": MIN_IMAGES - 1}, {"size": (300, 20)}])
-def test_too_few_or_too_small_images_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+def test_too_few_or_too_small_images_are_refused(tmp_path, wrong):
     with pytest.raises(SkinlesionError, match="too small: ask for at least 80 of 32 x 32"):
         write_demo(tmp_path / "demo", **SMALL | wrong)

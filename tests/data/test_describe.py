@@ -1,8 +1,6 @@
 """From a table to what conf/data/ says of it, by the command that a person types."""
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,10 +14,10 @@ Describe = Callable[..., str]
 
 
 @pytest.fixture
-def describe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Describe:
+def describe(tmp_path, capsys):
     """A function that writes a table and returns what is said of it."""
 
-    def described(columns: dict[str, list[Any]], *options: str) -> str:
+    def described(columns, *options):
         pd.DataFrame(columns).to_csv(tmp_path / "list.csv")  # with pandas' index
         main(["data", "describe", str(tmp_path / "list.csv"), "--image", "File", *options])
         return capsys.readouterr().out
@@ -27,7 +25,7 @@ def describe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Describe:
     return described
 
 
-OWN: dict[str, list[Any]] = {
+OWN = {
     "File": [f"{n}.png" for n in range(36)],
     "Diagnosis": [("Red", "green", "No")[n // 2 % 3] for n in range(36)],
     "Spot": [f"s{n // 2}" for n in range(36)],
@@ -41,12 +39,10 @@ OWN: dict[str, list[Any]] = {
 }
 
 
-def test_a_table_is_described_as_the_config_that_reads_it(
-    describe: Describe, tmp_path: Path
-) -> None:
+def test_a_table_is_described_as_the_config_that_reads_it(describe, tmp_path):
     text = describe(OWN, "--label", "Diagnosis", "--lesion", "Spot")
     assert text.startswith("# @package _global_\n# 36 images in list.csv.\n")
-    config: Any = OmegaConf.to_container(OmegaConf.create(text))
+    config = OmegaConf.to_container(OmegaConf.create(text))
     assert config["machine"] == {"data": str(tmp_path)}
     schema = Schema.from_config(config["data"])
     assert (schema.tables, schema.classes) == (["list"], ["green", "No", "Red"])
@@ -68,14 +64,14 @@ def test_a_table_is_described_as_the_config_that_reads_it(
         assert f"{line}\n" in text
 
 
-def test_capitals_do_not_count_and_lesions_may_be_missing(describe: Describe) -> None:
+def test_capitals_do_not_count_and_lesions_may_be_missing(describe):
     table = OWN | {"Spot": ["", "Unknown", *OWN["Spot"][2:]]}
     text = describe(table, "--label", "diagnosis", "--lesion", "spot")
     assert "    lesion_missing: own # 2 images: a lesion of its own each\n" in text
     assert "    label: diagnosis\n" in text
 
 
-def test_a_column_for_each_class_and_any_number_of_classes(describe: Describe) -> None:
+def test_a_column_for_each_class_and_any_number_of_classes(describe):
     classes = [f"c{n}" for n in range(60)]
     one_hot = {name: [float(n == i) for n in range(60)] for i, name in enumerate(classes)}
     text = describe({"File": classes} | one_hot, "--one-hot", *classes)
@@ -92,7 +88,7 @@ def test_a_column_for_each_class_and_any_number_of_classes(describe: Describe) -
 @pytest.mark.parametrize(
     "text", ["${oc.env:HOME}", "a: b", 'say "a"', "a\n# b", "1e3", "#", "no", "{{ 7 * 7 }}", "ä"]
 )
-def test_whatever_a_table_holds_stays_text(describe: Describe, text: str) -> None:
+def test_whatever_a_table_holds_stays_text(describe, text):
     column = text.replace("\n", " ")
     rows = {
         "File": ["1", "2", "3", "4"],
@@ -100,9 +96,7 @@ def test_whatever_a_table_holds_stays_text(describe: Describe, text: str) -> Non
         "": [1] * 4,
         f"p {column}": [text, "y"] * 2,
     }
-    data: Any = OmegaConf.to_container(
-        OmegaConf.create(describe(rows, "--label", "Kind")), resolve=True
-    )
+    data = OmegaConf.to_container(OmegaConf.create(describe(rows, "--label", "Kind")), resolve=True)
     schema = Schema.from_config(data["data"])
     assert set(schema.classes) == {text, "x"}
     (declared,) = schema.properties.values()
@@ -119,17 +113,13 @@ def test_whatever_a_table_holds_stays_text(describe: Describe, text: str) -> Non
         (["--label", "File", "--image", "Empty"], "list.csv: rows without Empty: line 2, 3, 4"),
     ],
 )
-def test_what_cannot_be_a_class_is_said(
-    describe: Describe, options: list[str], message: str
-) -> None:
+def test_what_cannot_be_a_class_is_said(describe, options, message):
     with pytest.raises(SystemExit) as refusal:
         describe(OWN, *options)
     assert message in str(refusal.value)
 
 
-def test_download_fetches_into_the_folder_that_the_readme_names(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_download_fetches_into_the_folder_that_the_readme_names(monkeypatch, capsys):
     monkeypatch.setattr(download, "download", lambda *arguments: list(map(str, arguments)))
     assert main(["data", "download"]) == 0
     assert capsys.readouterr().out.splitlines()[:2] == [
@@ -138,6 +128,6 @@ def test_download_fetches_into_the_folder_that_the_readme_names(
     ]
 
 
-def test_a_demo_too_small_is_refused(tmp_path: Path) -> None:
+def test_a_demo_too_small_is_refused(tmp_path):
     with pytest.raises(SystemExit, match="too small: ask for at least 80"):
         main(["data", "demo", "--root", str(tmp_path / "demo"), "--images", "7"])

@@ -1,7 +1,5 @@
 """The same picture under two lesions, and a split that keeps it in one part."""
 
-from typing import Any
-
 import pandas as pd
 import pytest
 
@@ -10,7 +8,7 @@ from skinlesion.data.split import Split, leak_report
 from skinlesion.errors import SkinlesionError
 
 
-def test_a_copy_is_found_whatever_its_lesion_and_folder(place: Any, ham10000: Any) -> None:
+def test_a_copy_is_found_whatever_its_lesion_and_folder(place, ham10000):
     one, other, same = (place.table["image_id"][row] for row in (0, 3, 1))
     place.jpegs[other] = place.jpegs[same] = place.jpegs[one]
     root = place.write()
@@ -25,7 +23,7 @@ def test_a_copy_is_found_whatever_its_lesion_and_folder(place: Any, ham10000: An
     assert len(find_duplicates(place.write(jpegs={**place.jpegs}), ham10000, 0.97, root)) > 60
 
 
-def test_held_out_copies_of_another_lesion_in_training_are_counted(place: Any) -> None:
+def test_held_out_copies_of_another_lesion_in_training_are_counted(place):
     split = place.samples(place.write()).frame
     lesion = split.set_index("image_id")["lesion_id"]
     trained, held = (split.loc[split["split"] == part, "image_id"] for part in ("train", "val"))
@@ -36,16 +34,16 @@ def test_held_out_copies_of_another_lesion_in_training_are_counted(place: Any) -
     assert near_copies(samples)["val"] >= 1
 
 
-def test_a_threshold_that_is_none_is_said(place: Any, ham10000: Any) -> None:
+def test_a_threshold_that_is_none_is_said(place, ham10000):
     with pytest.raises(SkinlesionError, match="threshold=1: expected"):
         find_duplicates(place.folder, ham10000, 1)
 
 
-def test_joined_lesions_are_in_one_part() -> None:
+def test_joined_lesions_are_in_one_part():
     rows = [(f"HAM_{n}", f"ISIC_{n}", ("mel", "nv")[n % 2]) for n in range(60)]
     frame = pd.DataFrame(rows, columns=["lesion_id", "image_id", "dx"])
     classes = ("mel", "nv")
-    options: Any = {"by": "lesion", "val_fraction": 0.2, "test_fraction": 0.2}
+    options = {"by": "lesion", "val_fraction": 0.2, "test_fraction": 0.2}
     pairs = [(f"ISIC_{n}", f"ISIC_{n + 2}") for n in range(0, 56, 4)]
     split = Split("lesion", seed=0, join=pairs, **options).apply(frame, classes)
     part = split.set_index("image_id")["split"]

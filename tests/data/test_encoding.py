@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,17 +19,17 @@ LOCALIZATION = [
 ]
 
 
-def rows(*cells: tuple[Any, Any, Any]) -> pd.DataFrame:
+def rows(*cells):
     return pd.DataFrame(cells, columns=["age", "sex", "localization"])
 
 
 @pytest.fixture
-def untrained(ham10000: dict[str, Any]) -> dict[str, Number | Category]:
+def untrained(ham10000):
     return Schema.from_config(ham10000).untrained
 
 
 @pytest.fixture
-def training() -> pd.DataFrame:
+def training():
     """Every sex and localization, at the ages 20, 40 and 60: mean 40, variance 800 / 3."""
     return rows(
         *(((20, 40, 60)[i % 3], SEX[1 + i % 3], place) for i, place in enumerate(LOCALIZATION[1:]))
@@ -38,18 +37,16 @@ def training() -> pd.DataFrame:
 
 
 @pytest.fixture
-def encoder(training: pd.DataFrame, untrained: Any) -> MetadataEncoder:
+def encoder(training, untrained):
     return MetadataEncoder.fit(training, untrained)
 
 
-def ones(encoded: np.ndarray) -> list[int]:
+def ones(encoded):
     assert set(encoded[1:]) <= {0, 1}
     return np.flatnonzero(encoded[1:]).tolist()
 
 
-def test_age_is_standardised_by_the_population_of_the_training_rows(
-    encoder: MetadataEncoder,
-) -> None:
+def test_age_is_standardised_by_the_population_of_the_training_rows(encoder):
     encoded = encoder.encode(rows(*((age, "male", "back") for age in (20, 40, 60, 90, np.nan))))
     assert encoded.shape == (5, 21)
     assert encoded.dtype == np.float32
@@ -57,15 +54,13 @@ def test_age_is_standardised_by_the_population_of_the_training_rows(
     assert encoded[:, 0] == pytest.approx([-1.2247449, 0, 1.2247449, 3.0618622, 0])
 
 
-def test_each_category_has_its_column(encoder: MetadataEncoder) -> None:
+def test_each_category_has_its_column(encoder):
     for sex, place in itertools.product(SEX[1:], LOCALIZATION[1:]):
         encoded = encoder.encode(rows((40, sex, place)))[0]
         assert ones(encoded) == [SEX.index(sex), 4 + LOCALIZATION.index(place)]
 
 
-def test_what_training_has_not_seen_goes_into_the_first_column(
-    training: pd.DataFrame, untrained: Any
-) -> None:
+def test_what_training_has_not_seen_goes_into_the_first_column(training, untrained):
     seen = training[(training["sex"] != "male") & (training["localization"] != "ear")]
     encoder = MetadataEncoder.fit(seen, untrained)
     for sex, place in (("male", "ear"), ("neither", "left elbow"), (None, np.nan)):
@@ -74,7 +69,7 @@ def test_what_training_has_not_seen_goes_into_the_first_column(
     assert ones(encoder.encode(rows((40, "female", "face")))[0]) == [1, 4 + 6]
 
 
-def test_missing_ages_are_not_learnt_from(training: pd.DataFrame, untrained: Any) -> None:
+def test_missing_ages_are_not_learnt_from(training, untrained):
     for ages in ((50, 50), (np.nan, np.nan)):  # all alike
         frame = rows(*((years, "male", "back") for years in ages))
         assert MetadataEncoder.fit(frame, untrained).encode(frame)[:, 0].tolist() == [0, 0]
@@ -84,9 +79,7 @@ def test_missing_ages_are_not_learnt_from(training: pd.DataFrame, untrained: Any
 
 
 @pytest.mark.parametrize("missing", ["category", "zero"])
-def test_the_encoder_goes_through_json_unchanged(
-    training: pd.DataFrame, untrained: Any, missing: str
-) -> None:
+def test_the_encoder_goes_through_json_unchanged(training, untrained, missing):
     seen = training[training["localization"] != "ear"]
     encoder = MetadataEncoder.fit(seen, untrained, missing)
     restored = MetadataEncoder.from_dict(json.loads(json.dumps(encoder.to_dict())))
@@ -94,9 +87,7 @@ def test_the_encoder_goes_through_json_unchanged(
     np.testing.assert_array_equal(restored.encode(training), encoder.encode(training))
 
 
-def test_the_real_ages_have_the_statistics_that_the_authors_had(
-    real_table: pd.DataFrame, untrained: Any
-) -> None:
+def test_the_real_ages_have_the_statistics_that_the_authors_had(real_table, untrained):
     frame = real_table[real_table["age"].notna()]
     assert len(frame) == 9_958
     encoder = MetadataEncoder.fit(frame, untrained)
@@ -109,7 +100,7 @@ def test_the_real_ages_have_the_statistics_that_the_authors_had(
     assert encoded[:, 5 + LOCALIZATION.index("unknown")].sum() == 187
 
 
-def test_what_is_missing_can_be_zeros(training: pd.DataFrame, untrained: Any) -> None:
+def test_what_is_missing_can_be_zeros(training, untrained):
     encoder = MetadataEncoder.fit(training, untrained, missing="zero")
     encoded = encoder.encode(rows((np.nan, "unknown", "unknown"), (40, "male", "mars")))
     assert not encoded[0].any()
@@ -125,7 +116,7 @@ OTHER = {"site": Category(("Left Arm", "Right Arm", "unknown")), "diameter": Num
 GIVEN = pd.DataFrame({"site": ["Left Arm", "unknown"], "diameter": [2.0, 6.0]})
 
 
-def test_other_properties_have_features_in_the_order_of_their_declaration() -> None:
+def test_other_properties_have_features_in_the_order_of_their_declaration():
     encoder = MetadataEncoder.fit(GIVEN, OTHER)
     assert encoder.sizes == (4, 1)
     # unseen, Left Arm, Right Arm, unknown, and the diameter: mean 4, standard deviation 2
@@ -144,7 +135,7 @@ def test_other_properties_have_features_in_the_order_of_their_declaration() -> N
     }
 
 
-def test_without_properties_there_are_rows_of_no_numbers() -> None:
+def test_without_properties_there_are_rows_of_no_numbers():
     encoder = MetadataEncoder.fit(GIVEN, {})
     assert encoder.encode(GIVEN).shape == encoder.encode_typed([{}, {}]).shape == (2, 0)
     with pytest.raises(SkinlesionError, match="age: this model knows no metadata, so give none"):
@@ -152,7 +143,7 @@ def test_without_properties_there_are_rows_of_no_numbers() -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, "", "  ", np.nan, pd.NA, " Unknown"])
-def test_what_nobody_typed_is_missing(encoder: MetadataEncoder, nothing: object) -> None:
+def test_what_nobody_typed_is_missing(encoder, nothing):
     row = {"age": nothing, "sex": nothing, "localization": nothing}
     typed = encoder.read([row, {}])
     assert np.isnan(typed["age"]).all()
@@ -173,9 +164,7 @@ def test_what_nobody_typed_is_missing(encoder: MetadataEncoder, nothing: object)
         ("grade", "1.0", "1.0"),
     ],
 )
-def test_what_a_person_types_is_understood(
-    untrained: Any, name: str, typed: Any, meant: Any
-) -> None:
+def test_what_a_person_types_is_understood(untrained, name, typed, meant):
     encoder = MetadataEncoder(untrained | {"grade": Category(("1.0", "2", "3", "unknown"))})
     assert encoder.read([{name: typed}])[name] == [meant]
 
@@ -193,9 +182,7 @@ def test_what_a_person_types_is_understood(
         ({"smoker": "yes"}, "smoker: there is no such property, expected one of age, sex, "),
     ],
 )
-def test_what_cannot_be_is_named_with_what_was_expected(
-    encoder: MetadataEncoder, typed: dict[str, object], message: str
-) -> None:
+def test_what_cannot_be_is_named_with_what_was_expected(encoder, typed, message):
     with pytest.raises(SkinlesionError) as caught:
         encoder.read([{}, typed])
     assert message in str(caught.value)

@@ -3,9 +3,7 @@
 import io
 import random
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -20,14 +18,14 @@ NOISE = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
 LOSSLESS = {"PNG": {}, "WEBP": {"lossless": True}}
 
 
-def encoded(image: Any, kind: str, **options: Any) -> bytes:
+def encoded(image, kind, **options):
     buffer = io.BytesIO()
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def exif(orientation: int) -> Image.Exif:
+def exif(orientation):
     notes = Image.Exif()
     notes[274] = orientation
     return notes
@@ -36,7 +34,7 @@ def exif(orientation: int) -> Image.Exif:
 # --- a file's pixels ------------------------------------------------------------------------------
 
 # What stands upright for each orientation of EXIF.
-UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+UPRIGHT = {
     1: lambda rows: rows,
     2: lambda rows: rows[:, ::-1],
     3: lambda rows: np.rot90(rows, 2),
@@ -51,20 +49,20 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 @pytest.mark.parametrize("kind", LOSSLESS)
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_a_picture_stands_upright_as_exif_says(kind: str, orientation: int) -> None:
+def test_a_picture_stands_upright_as_exif_says(kind, orientation):
     data = encoded(NOISE, kind, exif=exif(orientation), **LOSSLESS[kind])
     np.testing.assert_array_equal(decode(data), UPRIGHT[orientation](NOISE))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
-def test_a_png_of_any_mode_keeps_its_colours(mode: str) -> None:
+def test_a_png_of_any_mode_keeps_its_colours(mode):
     image = Image.fromarray(NOISE // 255 * 255).convert(mode)
     expected = np.asarray(image.convert("RGB"))
     np.testing.assert_array_equal(decode(encoded(image, "PNG")), expected)
 
 
 @pytest.mark.filterwarnings("error")
-def test_transparency_is_ignored_wherever_it_is_noted() -> None:
+def test_transparency_is_ignored_wherever_it_is_noted():
     clear = np.dstack([NOISE, np.zeros((30, 40), np.uint8)])
     np.testing.assert_array_equal(decode(encoded(clear, "PNG")), NOISE)
     palette = Image.fromarray(NOISE).convert("P")
@@ -74,7 +72,7 @@ def test_transparency_is_ignored_wherever_it_is_noted() -> None:
         np.testing.assert_array_equal(decode(data), expected)
 
 
-def test_cmyk_becomes_rgb_and_of_16_bits_colours_keep_the_upper_8_and_greys_are_refused() -> None:
+def test_cmyk_becomes_rgb_and_of_16_bits_colours_keep_the_upper_8_and_greys_are_refused():
     cmyk = decode(encoded(Image.new("CMYK", (8, 8), (0, 0, 0, 128)), "JPEG"))
     assert np.abs(cmyk.astype(int) - 127).max() <= 2
     colours = cv2.imencode(".png", NOISE.astype(np.uint16)[..., ::-1] * 256 + 7)[1].tobytes()
@@ -91,7 +89,7 @@ def test_cmyk_becomes_rgb_and_of_16_bits_colours_keep_the_upper_8_and_greys_are_
             read_image(grey)
 
 
-def test_bytes_after_the_end_do_no_harm_and_of_several_pictures_the_first_counts() -> None:
+def test_bytes_after_the_end_do_no_harm_and_of_several_pictures_the_first_counts():
     plain = encoded(NOISE, "JPEG")
     motion = plain + b"\0\0\0\x18ftypmp42" + bytes(5000)
     np.testing.assert_array_equal(decode(motion), decode(plain))
@@ -113,16 +111,14 @@ def test_bytes_after_the_end_do_no_harm_and_of_several_pictures_the_first_counts
     ],
     ids=["nothing", "a page", "GIF", "TIFF", "HEIC", "cut JPEG", "cut PNG", "cut WebP"],
 )
-def test_what_is_no_whole_picture_is_refused_with_why(data: bytes, why: str) -> None:
+def test_what_is_no_whole_picture_is_refused_with_why(data, why):
     with pytest.raises(SkinlesionError) as refusal:
         decode(data)
     assert str(refusal.value).startswith(why)
     assert "\n" not in str(refusal.value)
 
 
-def test_a_picture_or_a_file_too_large_is_refused_before_it_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_picture_or_a_file_too_large_is_refused_before_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(pixels, "MOST_PIXELS", 10_000)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 12_000)  # Pillow refuses twice as many
     for size in ((101, 100), (300, 100)):
@@ -140,11 +136,11 @@ def test_a_picture_or_a_file_too_large_is_refused_before_it_is_read(
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_whatever_is_damaged_is_a_picture_or_one_clear_line() -> None:
+def test_whatever_is_damaged_is_a_picture_or_one_clear_line():
     mpo = encoded(NOISE, "MPO", save_all=True, append_images=[Image.fromarray(NOISE)])
     whole = [mpo, *(encoded(NOISE, kind, exif=exif(6)) for kind in ("JPEG", "PNG", "WEBP"))]
     draw = random.Random(0)
-    refused: list[str] = []
+    refused = []
     for _ in range(600):
         data = bytearray(draw.choice(whole))
         for _ in range(draw.choice([1, 3, 20])):
@@ -161,7 +157,7 @@ def test_whatever_is_damaged_is_a_picture_or_one_clear_line() -> None:
 # --- whatever a person hands over -----------------------------------------------------------------
 
 
-def test_a_path_bytes_a_picture_and_an_array_are_the_same_image(tmp_path: Path) -> None:
+def test_a_path_bytes_a_picture_and_an_array_are_the_same_image(tmp_path):
     data = encoded(NOISE, "PNG", exif=exif(6))
     (tmp_path / "a.png").write_bytes(data)
     expected = np.rot90(NOISE, -1)
@@ -181,7 +177,7 @@ def test_a_path_bytes_a_picture_and_an_array_are_the_same_image(tmp_path: Path) 
         (NOISE[..., 0], r"found uint8 \(30, 40\)"),
     ],
 )
-def test_what_is_no_image_is_named(source: Any, message: str) -> None:
+def test_what_is_no_image_is_named(source, message):
     with pytest.raises(SkinlesionError, match=message):
         read_image(source)
 
@@ -189,12 +185,12 @@ def test_what_is_no_image_is_named(source: Any, message: str) -> None:
 # --- the square that a network takes --------------------------------------------------------------
 
 
-def squares(values: list[list[int]]) -> np.ndarray:
+def squares(values):
     """Grey squares of 8 px as an image (H, W, 3)."""
     return np.kron(np.array(values, np.uint8)[..., None], np.ones((8, 8, 3), np.uint8))
 
 
-def test_the_square_in_the_centre_is_kept() -> None:
+def test_the_square_in_the_centre_is_kept():
     wide = squares([[10, 20, 30, 40], [50, 60, 70, 80]])
     assert to_square(wide, 2)[..., 0].tolist() == [[20, 30], [60, 70]]
     assert to_square(wide.swapaxes(0, 1), 2)[..., 0].tolist() == [[20, 60], [30, 70]]
@@ -205,7 +201,7 @@ def test_the_square_in_the_centre_is_kept() -> None:
     assert to_square(image, 32)[0, :, 0].tolist() == [255] + [0] * 31
 
 
-def test_resizing_is_bilinear_between_pixel_centres_without_antialias() -> None:
+def test_resizing_is_bilinear_between_pixel_centres_without_antialias():
     image = squares([[40, 80], [40, 80]])
     # Column x of 32 lies at (x + 0.5) / 2 - 0.5 of 16: 7.25 and 7.75 around the edge.
     assert to_square(image, 32)[0, :, 0].tolist() == [40] * 15 + [50, 70] + [80] * 15

@@ -1,7 +1,5 @@
 """What a data set is made of is declared, and a declaration that cannot be is refused."""
 
-from typing import Any
-
 import pytest
 from omegaconf import OmegaConf
 
@@ -11,7 +9,7 @@ from skinlesion.data.schema import Schema
 from skinlesion.errors import SkinlesionError
 
 
-def declared(**changes: Any) -> dict[str, Any]:
+def declared(**changes):
     return {
         "tables": ["t.csv"],
         "classes": ["a", "b"],
@@ -20,22 +18,22 @@ def declared(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def properties(**options: Any) -> dict[str, Any]:
+def properties(**options):
     return declared(properties={"k": options})
 
 
-def columns(**options: Any) -> dict[str, Any]:
+def columns(**options):
     return declared(columns=declared()["columns"] | options)
 
 
-def test_the_constants_of_ham10000_are_those_of_its_config(ham10000: dict[str, Any]) -> None:
+def test_the_constants_of_ham10000_are_those_of_its_config(ham10000):
     schema = Schema.from_config(ham10000)
     assert tuple(schema.classes) == CLASSES
     assert tuple(known.size for known in schema.untrained.values()) == PROPERTIES
     assert schema.wanted == ["lesion_id", "image_id", "dx", "age", "sex", "localization"]
 
 
-def test_a_declaration_is_read() -> None:
+def test_a_declaration_is_read():
     schema = Schema.from_config(OmegaConf.create(declared()))
     assert schema == Schema.from_config(declared())
     assert schema.untrained == {"site": Category(("x", "y", "unknown")), "size": Number(0, 9)}
@@ -48,9 +46,7 @@ def test_a_declaration_is_read() -> None:
     ("values", "read"),
     [([1, 2.5], ("1", "2.5", "unknown")), (["Unknown", " z "], ("unknown", "z"))],
 )
-def test_names_that_are_numbers_are_text_and_unknown_keeps_its_place(
-    values: list[Any], read: tuple[str, ...]
-) -> None:
+def test_names_that_are_numbers_are_text_and_unknown_keeps_its_place(values, read):
     schema = Schema.from_config(properties(values=values))
     assert schema.untrained["k"] == Category(read)
 
@@ -86,14 +82,12 @@ def test_names_that_are_numbers_are_text_and_unknown_keeps_its_place(
     ],
     ids=repr,
 )
-def test_a_declaration_that_cannot_be_is_refused_in_one_line(
-    data: dict[str, Any], message: str
-) -> None:
+def test_a_declaration_that_cannot_be_is_refused_in_one_line(data, message):
     with pytest.raises(SkinlesionError, match=message) as refusal:
         Schema.from_config(data)
     assert "\n" not in str(refusal.value)
 
 
-def test_all_that_is_wrong_is_said_at_once() -> None:
+def test_all_that_is_wrong_is_said_at_once():
     with pytest.raises(SkinlesionError, match=r"data\.classes.*; data\.properties\.k"):
         Schema.from_config(properties() | {"classes": ["a"]})

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 from dataclasses import asdict, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ LESION = Split("lesion", by="lesion", seed=0, val_fraction=0.1, test_fraction=0.
 BOTH = pytest.mark.parametrize("split", [PAPER, LESION], ids=["paper", "lesion"])
 
 
-def table(lesions: int, images: int = 2, **others: int) -> pd.DataFrame:
+def table(lesions, images=2, **others):
     """So many lesions of each class, with so many images each."""
     rows = [
         (f"{dx}{lesion}", f"{dx}{lesion}_{image}", dx, 50.0)
@@ -29,7 +28,7 @@ def table(lesions: int, images: int = 2, **others: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["lesion_id", "image_id", "dx", "age"])
 
 
-def counts(frame: pd.DataFrame, part: str) -> list[int]:
+def counts(frame, part):
     found = frame.loc[frame["split"] == part, "dx"].value_counts()
     return [int(found.get(name, 0)) for name in CLASSES]
 
@@ -38,9 +37,7 @@ def counts(frame: pd.DataFrame, part: str) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 123456789])
-def test_the_papers_split_has_the_papers_counts_and_leaks(
-    real_table: pd.DataFrame, seed: int
-) -> None:
+def test_the_papers_split_has_the_papers_counts_and_leaks(real_table, seed):
     frame = replace(PAPER, seed=seed).apply(real_table, CLASSES)
     assert counts(frame, "train") == [294, 463, 980, 103, 1000, 5994, 128]
     assert counts(frame, "val") == [33, 51, 109, 12, 111, 666, 14]
@@ -48,9 +45,7 @@ def test_the_papers_split_has_the_papers_counts_and_leaks(
     assert 0.38 < leak_report(frame, CLASSES)["val"]["share"] < 0.46
 
 
-def test_the_lesion_split_takes_tenths_of_the_lesions_and_does_not_leak(
-    real_table: pd.DataFrame,
-) -> None:
+def test_the_lesion_split_takes_tenths_of_the_lesions_and_does_not_leak(real_table):
     frame = LESION.apply(real_table, CLASSES)
     assert frame.groupby("lesion_id")["split"].nunique().max() == 1
     total = frame.groupby("dx")["lesion_id"].nunique()
@@ -70,9 +65,7 @@ def test_the_lesion_split_takes_tenths_of_the_lesions_and_does_not_leak(
         (replace(LESION, folds=5, fold=2), "581f80e41c99"),
     ],
 )
-def test_the_draws_are_those_of_every_release(
-    real_table: pd.DataFrame, split: Split, digest: str
-) -> None:
+def test_the_draws_are_those_of_every_release(real_table, split, digest):
     frame = split.apply(real_table, CLASSES)
     text = frame[["image_id", "lesion_id", "dx", "split"]].to_csv(index=False)
     assert hashlib.sha256(text.encode()).hexdigest().startswith(digest)
@@ -82,7 +75,7 @@ def test_the_draws_are_those_of_every_release(
 
 
 @BOTH
-def test_every_image_is_in_one_part_as_the_seed_decides(split: Split) -> None:
+def test_every_image_is_in_one_part_as_the_seed_decides(split):
     frame = table(20)
     drawn = split.apply(frame, CLASSES)
     pd.testing.assert_frame_equal(drawn.drop(columns="split"), frame)
@@ -94,7 +87,7 @@ def test_every_image_is_in_one_part_as_the_seed_decides(split: Split) -> None:
 
 @pytest.mark.parametrize("by", ["image", "lesion"])
 @pytest.mark.parametrize("folds", [None, 2, 3])
-def test_every_class_is_in_every_part_or_the_split_is_refused(by: Any, folds: int | None) -> None:
+def test_every_class_is_in_every_part_or_the_split_is_refused(by, folds):
     refused = []
     shares = [(0.1, 0), (0.9, 0), (0.45, 0.5), (0.6, 0.3)]
     for (val, test), size, fold in itertools.product(shares, range(1, 6), range(folds or 1)):
@@ -109,7 +102,7 @@ def test_every_class_is_in_every_part_or_the_split_is_refused(by: Any, folds: in
     assert max(refused, default=0) < max(4, folds or 0)
 
 
-def test_a_class_that_cannot_be_in_every_part_is_named() -> None:
+def test_a_class_that_cannot_be_in_every_part_is_named():
     frame = table(5, df=2, vasc=0)
     with pytest.raises(SkinlesionError, match=r"split=lesion.* 3 lesions .*: df has 2, vasc has 0"):
         LESION.apply(frame, CLASSES)
@@ -120,9 +113,7 @@ def test_a_class_that_cannot_be_in_every_part_is_named() -> None:
 
 @BOTH
 @pytest.mark.parametrize(("drop", "left"), [(True, 124), (False, 140)])
-def test_images_without_an_age_are_left_out_only_if_asked(
-    split: Split, drop: bool, left: int
-) -> None:
+def test_images_without_an_age_are_left_out_only_if_asked(split, drop, left):
     frame = table(10)
     frame.loc[::9, "age"] = np.nan
     drawn = replace(split, drop_missing_age=drop).apply(frame, CLASSES)
@@ -132,7 +123,7 @@ def test_images_without_an_age_are_left_out_only_if_asked(
 
 @BOTH
 @pytest.mark.parametrize("k", [2, 5, 10])
-def test_the_folds_divide_the_reported_images_among_them_evenly(split: Split, k: int) -> None:
+def test_the_folds_divide_the_reported_images_among_them_evenly(split, k):
     frame = table(10, **dict(zip(CLASSES, range(10, 31, 3), strict=True)))
     reported = []
     for fold in range(k):
@@ -161,7 +152,7 @@ def test_the_folds_divide_the_reported_images_among_them_evenly(split: Split, k:
     ],
     ids=str,
 )
-def test_a_split_that_cannot_be_is_refused_in_one_line(wrong: dict[str, Any], message: str) -> None:
+def test_a_split_that_cannot_be_is_refused_in_one_line(wrong, message):
     with pytest.raises(SkinlesionError) as caught:
         validated(Split, asdict(PAPER) | wrong, "split")
     assert message in str(caught.value)
@@ -172,7 +163,7 @@ def test_a_split_that_cannot_be_is_refused_in_one_line(wrong: dict[str, Any], me
 
 
 @pytest.fixture
-def leaky() -> pd.DataFrame:
+def leaky():
     """By hand: of four held-out images, those of n1 and m1 have a lesion in training."""
     rows = [
         *[("n1", "nv", "train"), ("n1", "nv", "val"), ("n2", "nv", "train")],
@@ -182,7 +173,7 @@ def leaky() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["lesion_id", "dx", "split"])
 
 
-def test_the_leak_is_counted_by_part_and_class(leaky: pd.DataFrame) -> None:
+def test_the_leak_is_counted_by_part_and_class(leaky):
     none = {"images": 0, "leaked": 0, "share": 0}
     by_class = dict.fromkeys(CLASSES, none) | {
         "nv": {"images": 3, "leaked": 1, "share": pytest.approx(1 / 3)},
@@ -196,7 +187,7 @@ def test_the_leak_is_counted_by_part_and_class(leaky: pd.DataFrame) -> None:
     assert leak_report(leaky, CLASSES)["val"]["leaked"] == 0
 
 
-def test_a_summary_gives_the_sizes_and_the_leak(leaky: pd.DataFrame) -> None:
+def test_a_summary_gives_the_sizes_and_the_leak(leaky):
     assert split_summary(leaky, PAPER, CLASSES) == (
         "split=paper: 9 images\n"
         "  train      5  akiec/bcc/bkl/df/mel/nv/vasc = 0/0/0/2/1/2/0\n"

@@ -2,9 +2,6 @@
 
 import csv
 import logging
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,12 +15,12 @@ from skinlesion.data.table import read_table, subset, table_digest
 from skinlesion.errors import SkinlesionError
 
 COLUMNS = ["lesion_id", "image_id", "dx", "age", "sex", "localization"]
-FORMS: dict[str, dict[str, Any]] = {
+FORMS = {
     "Dataverse": {"metadata": "HAM10000_metadata", "sep": "\t", "quoting": csv.QUOTE_NONNUMERIC},
     "tab": {"metadata": "HAM10000_metadata.tab", "sep": "\t"},
     "tsv": {"metadata": "HAM10000_metadata.tsv", "sep": "\t"},
 }
-CHANGES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+CHANGES = {
     "columns in another order": lambda table: table[table.columns[::-1]],
     "rows in another order": lambda table: table.sample(frac=1, random_state=0),
     "only the columns that are read": lambda table: table.drop(columns=["dataset", "dx_type"]),
@@ -38,7 +35,7 @@ CHANGES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
 
 
 @pytest.mark.parametrize("change", [*FORMS, *CHANGES])
-def test_what_does_not_matter_does_not_change_the_table(place: Any, change: str) -> None:
+def test_what_does_not_matter_does_not_change_the_table(place, change):
     place.table["lesion_id"] = place.table["lesion_id"].str.upper()
     expected = (
         place.table[COLUMNS]
@@ -54,7 +51,7 @@ def test_what_does_not_matter_does_not_change_the_table(place: Any, change: str)
     assert table_digest(found) == table_digest(plain)
 
 
-def test_the_digest_changes_with_any_cell(place: Any) -> None:
+def test_the_digest_changes_with_any_cell(place):
     place.jpegs |= dict.fromkeys(("ISIC_new", "ISIC_newer"), b"")
     digests = {table_digest(place.read()[0])}
     for column in COLUMNS:
@@ -67,7 +64,7 @@ def test_the_digest_changes_with_any_cell(place: Any) -> None:
     assert len(digests) == 1 + len(COLUMNS)
 
 
-def test_each_fault_is_named_with_its_rows_and_the_good_rows_are_returned(place: Any) -> None:
+def test_each_fault_is_named_with_its_rows_and_the_good_rows_are_returned(place):
     ids = place.ids
     spoiled = {
         0: {"image_id": ""},
@@ -107,7 +104,7 @@ def test_each_fault_is_named_with_its_rows_and_the_good_rows_are_returned(place:
     assert set(found["image_id"]) == set(ids) - bad
 
 
-def test_images_without_rows_do_not_matter(place: Any) -> None:
+def test_images_without_rows_do_not_matter(place):
     found, problems = place.read(table=place.table[:40])
     assert problems == []
     assert found["image_id"].tolist() == sorted(place.ids[:40])
@@ -115,7 +112,7 @@ def test_images_without_rows_do_not_matter(place: Any) -> None:
 
 # --- data of one's own ----------------------------------------------------------------------------
 
-OWN: dict[str, Any] = {
+OWN = {
     "tables": ["list"],
     "classes": ["Red", "Blue"],
     "columns": {"image": "file", "lesion": "spot", "label": "kind"},
@@ -126,13 +123,13 @@ HEAD = "file,kind,size,place,spot\n"
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Callable[..., Any]:
+def own(tmp_path):
     """A function that reads a table of the images p1 to p4, as OWN declares it."""
     (tmp_path / "pictures").mkdir()
     for name in ("p1", "p2", "p3", "p4"):
         Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / f"{name}.png")
 
-    def read(text: str, labels: str = "", **changes: Any) -> tuple[pd.DataFrame, list[str]]:
+    def read(text, labels="", **changes):
         (tmp_path / "list.csv").write_text(text)
         if labels:
             (tmp_path / "labels.csv").write_text(labels)
@@ -142,11 +139,11 @@ def own(tmp_path: Path) -> Callable[..., Any]:
     return read
 
 
-def rows(frame: pd.DataFrame) -> list[list[Any]]:
+def rows(frame):
     return frame.astype(object).fillna("missing").to_numpy().tolist()
 
 
-def test_other_columns_and_names_become_ours(own: Callable[..., Any]) -> None:
+def test_other_columns_and_names_become_ours(own):
     frame, problems = own(HEAD + "p2.png,red,3,ARM,s1\np1.PNG,Blue,,,s2\np3,BLUE,0,leg,s2\n")
     assert problems == []
     assert frame.columns.tolist() == ["lesion_id", "image_id", "dx", "place", "size"]
@@ -157,7 +154,7 @@ def test_other_columns_and_names_become_ours(own: Callable[..., Any]) -> None:
     ]
 
 
-def test_a_number_means_a_name_that_is_the_same_number(own: Callable[..., Any]) -> None:
+def test_a_number_means_a_name_that_is_the_same_number(own):
     grades = {"classes": ["1.0", "2"], "properties": {"place": {"values": ["0", "1.0"]}}}
     frame, problems = own("file,kind,place,spot\np1,1,1,a\np2,2.0,0.0,b\np3,1.0,1.0,c", **grades)
     assert problems == []
@@ -165,15 +162,13 @@ def test_a_number_means_a_name_that_is_the_same_number(own: Callable[..., Any]) 
     assert frame["place"].tolist() == ["1.0", "0", "1.0"]
 
 
-def test_a_property_may_have_any_name(own: Callable[..., Any]) -> None:
+def test_a_property_may_have_any_name(own):
     named = {"_tables": {"range": [0, 9]}, "index": {"values": ["a"]}}
     frame, problems = own("file,kind,spot,_tables,index\np1,Red,s,3,A", properties=named)
     assert (rows(frame), problems) == ([["s", "p1", "Red", 3.0, "a"]], [])
 
 
-def test_without_lesions_every_image_is_one_or_those_that_have_none(
-    own: Callable[..., Any],
-) -> None:
+def test_without_lesions_every_image_is_one_or_those_that_have_none(own):
     text = HEAD + "p1,Red,,,s1\np2,Blue,,,\np3,Blue,,,Unknown"
     for columns, lesions in (({"lesion": None}, "p1"), ({"lesion_missing": "own"}, "s1")):
         frame, problems = own(text, columns=OWN["columns"] | columns)
@@ -183,9 +178,7 @@ def test_without_lesions_every_image_is_one_or_those_that_have_none(
         assert frame["size"].isna().all()
 
 
-def test_values_that_are_not_declared_are_told_with_their_counts_and_kept(
-    own: Callable[..., Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_values_that_are_not_declared_are_told_with_their_counts_and_kept(own, caplog):
     caplog.set_level(logging.WARNING)
     frame, problems = own(
         HEAD + "p1,Red,1,Head,a\np2,Red,1,head,b\np3,Red,1,foot,c\np4,Red,1,arm,d"
@@ -197,7 +190,7 @@ def test_values_that_are_not_declared_are_told_with_their_counts_and_kept(
     assert record.getMessage().endswith(": head (2), foot (1)")
 
 
-def test_a_column_for_each_class_is_one_label(own: Callable[..., Any]) -> None:
+def test_a_column_for_each_class_is_one_label(own):
     frame, problems = own("file,Red,Blue\np1,0.0,1.0\np2,1,0", **ONE_HOT)
     assert (frame["dx"].tolist(), problems) == (["Blue", "Red"], [])
     _, problems = own("file,Red,Blue\np1,1,1\np2,0,0\np3,0.5,0.5\np4,1,", **ONE_HOT)
@@ -207,7 +200,7 @@ def test_a_column_for_each_class_is_one_label(own: Callable[..., Any]) -> None:
     ]
 
 
-def test_tables_are_joined_by_the_image(own: Callable[..., Any]) -> None:
+def test_tables_are_joined_by_the_image(own):
     text = "place\tsize\tfile\tspot\nleg\t2\tp2\tb\narm\t1\tx/p1.png\ta"
     frame, problems = own(text, "kind,File\nRed,p1\nBlue,p2.png")
     assert problems == []
@@ -231,14 +224,12 @@ def test_tables_are_joined_by_the_image(own: Callable[..., Any]) -> None:
         ("age_approx,image", "MEL,NV", r"data=isic2019 reads age_approx, image, MEL, NV\.$"),
     ],
 )
-def test_tables_that_cannot_be_joined_are_refused(
-    own: Callable[..., Any], labels: str, text: str, message: str
-) -> None:
+def test_tables_that_cannot_be_joined_are_refused(own, labels, text, message):
     with pytest.raises(SkinlesionError, match=message):
         own(text, labels)
 
 
-def test_what_is_there_instead_of_the_table_is_named(place: Any) -> None:
+def test_what_is_there_instead_of_the_table_is_named(place):
     expected = r"Expected one of HAM10000_metadata\.csv, HAM10000_metadata,(.|\n)*_part_2, "
     found = "ISIC_2019_Training_GroundTruth"
     with pytest.raises(
@@ -247,7 +238,7 @@ def test_what_is_there_instead_of_the_table_is_named(place: Any) -> None:
         place.read(metadata=f"{found}.csv")
 
 
-def test_what_is_printed_of_a_table_is_escaped(own: Callable[..., Any]) -> None:
+def test_what_is_printed_of_a_table_is_escaped(own):
     _, problems = own(HEAD + "p1,\x1b[31m,1,arm,a\np2\x07,Red,1,arm,b\np2\x07,Red,1,arm,b")
     assert len(problems) == 4
     assert all(problem.isprintable() for problem in problems)
@@ -255,7 +246,7 @@ def test_what_is_printed_of_a_table_is_escaped(own: Callable[..., Any]) -> None:
         own("fi\x08le\np1")
 
 
-def test_two_files_of_one_image_are_named(own: Callable[..., Any], tmp_path: Path) -> None:
+def test_two_files_of_one_image_are_named(own, tmp_path):
     (tmp_path / "masks").mkdir()
     Image.new("L", (40, 40)).save(tmp_path / "masks" / "p1.png")
     _, problems = own(HEAD + "p1,Red,1,arm,a\np2,Blue,1,arm,b")
@@ -268,7 +259,7 @@ def test_two_files_of_one_image_are_named(own: Callable[..., Any], tmp_path: Pat
 
 
 @pytest.mark.parametrize("images", [1, 30, 500, 1500])
-def test_a_subset_is_of_whole_lesions_and_every_class_as_its_seed_decides(images: int) -> None:
+def test_a_subset_is_of_whole_lesions_and_every_class_as_its_seed_decides(images):
     rng, table = np.random.default_rng(0), []
     for lesion in range(800):  # 2,000 images; nine of ten are nevi
         dx = CLASSES[lesion % 7] if lesion % 10 == 0 else "nv"
@@ -284,7 +275,7 @@ def test_a_subset_is_of_whole_lesions_and_every_class_as_its_seed_decides(images
     pd.testing.assert_frame_equal(subset(large, len(large), seed=0), large)
 
 
-def test_the_real_table_is_ham10000s(real_table: pd.DataFrame) -> None:
+def test_the_real_table_is_ham10000s(real_table):
     assert len(real_table) == 10_015
     assert real_table["lesion_id"].nunique() == 7_470
     counts = real_table["dx"].value_counts()

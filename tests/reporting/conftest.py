@@ -1,21 +1,20 @@
 """Made-up runs of a sweep."""
 
 import json
-from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
+from PIL import Image
 
 from skinlesion.data.ham10000 import CLASSES
 from skinlesion.reporting.results import Results
-from skinlesion.reporting.tables import Table, build_table
+from skinlesion.reporting.tables import build_table
 from skinlesion.runs.directory import HISTORY, run_key, write_history
 from skinlesion.runs.predictions import write_predictions
-from skinlesion.sweeps.jobs import Job, Sweep, read_sweep
+from skinlesion.sweeps.jobs import read_sweep
 
 DATA, WEIGHTS = "d" * 64, "e" * 64
 read_once = cache(read_sweep)  # composing takes tenths of a second
@@ -24,13 +23,13 @@ read_once = cache(read_sweep)  # composing takes tenths of a second
 class Folder:
     """A folder of made-up runs of a sweep's jobs."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path):
         self.path = path
 
-    def sweep(self, name: str, *overrides: str) -> Sweep:
-        return replace(read_once(name, overrides), runs=self.path)
+    def sweep(self, name, *overrides):
+        return read_once(name, overrides).model_copy(update={"runs": self.path})
 
-    def add(self, job: Job, right: float = 0.8, images: int = 40, key: str = "k", **made: object):
+    def add(self, job, right=0.8, images=40, key="k", **made):
         """A finished run that classifies a share of the images correctly, two images a lesion."""
         run = self.path / job.config.backbone.name / f"{key}{run_key(job.config, DATA, WEIGHTS)}"
         run = run / f"seed{job.seed}"
@@ -65,10 +64,19 @@ class Folder:
         (run / "DONE").touch()
         return run
 
-    def table(self, sweep: Sweep) -> Table:
+    def table(self, sweep):
         return build_table(sweep, Results(self.path, [sweep]))
 
 
+def draw(directory, data=None):
+    """Stand in for the figures, which have tests of their own."""
+    directory.figures.mkdir(exist_ok=True)
+    paths = [directory.figures / f"{name}.png" for name in ("learning_curves", "roc_val")]
+    for path in paths:
+        Image.new("RGB", (60, 40), "orange").save(path)
+    return paths
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Folder:
+def folder(tmp_path):
     return Folder(tmp_path / "runs")

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from skinlesion.cli import main
-from skinlesion.reporting.claims import Contrast, Estimate, judge
+from skinlesion.reporting.claims import Estimate, judge
 from skinlesion.reporting.results import Results
 
 ABLATION = "attention=none,paper", "metadata=none,paper", "loss=weighted"
@@ -25,7 +25,7 @@ def test_every_contrast_is_trained_by_the_sweep_that_it_names(folder):
             assert set(contrast.values) <= set(found), contrast
 
 
-def value_at(config, contrast: Contrast):
+def value_at(config, contrast):
     node, _, name = contrast.switch.partition(".")
     return (config[node] or {}).get(name)
 

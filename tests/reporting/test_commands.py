@@ -2,41 +2,31 @@
 
 import errno
 import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from PIL import Image
 
 import skinlesion.reporting.figures
 from skinlesion.cli import main
 from skinlesion.runs.predictions import read_predictions
+from tests.reporting.conftest import draw
 
 MOBILE = ["experiment=md_mobilenet_v2", "seed=0"]
 
 
-def draw(directory: Any, data: Path | None = None) -> list[Path]:
-    """Stand in for the figures, which have tests of their own."""
-    directory.figures.mkdir(exist_ok=True)
-    Image.new("RGB", (60, 40), "orange").save(directory.figures / "roc_val.png")
-    return [directory.figures / "roc_val.png"]
-
-
-def draw_readable(directory: Any, data: Path | None) -> list[Path]:
+def draw_readable(directory, data):
     assert directory.config
     read_predictions(directory.predictions)
     return draw(directory)
 
 
 @pytest.fixture
-def run(folder) -> Path:
+def run(folder):
     return folder.add(folder.sweep("table4", *MOBILE).jobs[0])
 
 
-def test_without_a_name_the_papers_tables_are_written(folder, tmp_path, monkeypatch) -> None:
-    named: list[str] = []
+def test_without_a_name_the_papers_tables_are_written(folder, tmp_path, monkeypatch):
+    named = []
     monkeypatch.setattr(
         "skinlesion.sweeps.jobs.read_sweep",
         lambda name, overrides: named.append(name) or folder.sweep("table4", *MOBILE),
@@ -64,9 +54,7 @@ DAMAGED = [
 ]
 
 
-def test_damaged_runs_are_named_and_stop_nothing(
-    folder, run, tmp_path, capsys, monkeypatch
-) -> None:
+def test_damaged_runs_are_named_and_stop_nothing(folder, run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(skinlesion.reporting.figures, "draw_run_figures", draw_readable)
     job, named = folder.sweep("table4", *MOBILE).jobs[0], {}
     for number, (name, content, why) in enumerate(DAMAGED):
@@ -93,14 +81,14 @@ def test_damaged_runs_are_named_and_stop_nothing(
     ]
     main(["figures", str(folder.path)])
     printed = capsys.readouterr()
-    assert f"{run / 'figures'}: 1 figures" in printed.out
+    assert f"{run / 'figures'}: 2 figures" in printed.out
     assert len(printed.err.splitlines()) == 10  # of config or predictions
     with pytest.raises(SystemExit, match=r"predictions\.csv"):
         main(["compare", str(run), str([*named][-1])])
 
 
-def test_a_run_without_git_and_with_an_odd_provenance_is_shown(folder, tmp_path) -> None:
-    odd: Any = {"commit": None, "training_seconds": float("nan"), "commits": [None, {}]}
+def test_a_run_without_git_and_with_an_odd_provenance_is_shown(folder, tmp_path):
+    odd = {"commit": None, "training_seconds": float("nan"), "commits": [None, {}]}
     folder.add(folder.sweep("table4", *MOBILE).jobs[0], **odd)
     words = ["table4", *MOBILE, f"machine.runs={folder.path}"]
     main(["tables", *words, "--out", str(tmp_path)])
@@ -112,7 +100,7 @@ def test_a_run_without_git_and_with_an_odd_provenance_is_shown(folder, tmp_path)
 @pytest.mark.parametrize("command", ["tables", "report", "collect"])
 def test_what_a_disk_refuses_is_one_line_and_leaves_earlier_files_whole(
     folder, run, tmp_path, monkeypatch, command, code
-) -> None:
+):
     words = [command, "table4", *MOBILE, f"machine.runs={folder.path}"]
     words += ["--no-figures"] if command == "report" else []
     if command == "collect":
@@ -122,7 +110,7 @@ def test_what_a_disk_refuses_is_one_line_and_leaves_earlier_files_whole(
     main(words)
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
 
-    def refuse(descriptor: int) -> None:
+    def refuse(descriptor):
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("os.fsync", refuse)
@@ -134,7 +122,7 @@ def test_what_a_disk_refuses_is_one_line_and_leaves_earlier_files_whole(
     assert after == before
 
 
-def test_a_collection_gives_the_same_table_and_names_no_path(folder, run, tmp_path, capsys) -> None:
+def test_a_collection_gives_the_same_table_and_names_no_path(folder, run, tmp_path, capsys):
     kept = tmp_path / "kept"
     main(["collect", str(folder.path), str(kept)])
     for runs in (folder.path, kept):
@@ -148,7 +136,7 @@ def test_a_collection_gives_the_same_table_and_names_no_path(folder, run, tmp_pa
     assert str(tmp_path) not in config.read_text()
 
 
-def test_two_runs_are_compared(folder, capsys) -> None:
+def test_two_runs_are_compared(folder, capsys):
     jobs = folder.sweep("table4", "experiment=md_mobilenet_v2,md_resnet50", "seed=0").jobs
     a, b = (folder.add(job, right) for job, right in zip(jobs, (0.7, 0.9), strict=True))
     main(["compare", str(a), str(b)])
@@ -157,19 +145,19 @@ def test_two_runs_are_compared(folder, capsys) -> None:
     assert accuracy.split()[1:4] == ["0.700", "0.900", "+0.200"]
 
 
-def test_the_figures_of_a_run_or_of_a_folder_are_drawn(folder, run, monkeypatch, capsys) -> None:
+def test_the_figures_of_a_run_or_of_a_folder_are_drawn(folder, run, monkeypatch, capsys):
     monkeypatch.setattr(skinlesion.reporting.figures, "draw_run_figures", draw)
     for folders in (run, folder.path):
         main(["figures", str(folders)])
-        assert f"{run / 'figures'}: 1 figures" in capsys.readouterr().out
+        assert f"{run / 'figures'}: 2 figures" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="is no finished run and holds none"):
         main(["figures", str(run / "figures")])
 
 
-def test_a_report_is_written(folder, run: Path, monkeypatch, capsys) -> None:
+def test_a_report_is_written(folder, run, monkeypatch, capsys):
     seen = []
 
-    def see(directory: Any, data: Path | None) -> list[Path]:
+    def see(directory, data):
         seen.append((directory.path, data))
         return draw(directory)
 
@@ -185,32 +173,13 @@ def test_a_report_is_written(folder, run: Path, monkeypatch, capsys) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tables", "table12"], "there is no sweep table12; there are ablation"),
         (["tables", "table4", "optimiser.lr=1"], "there is no 'optimiser.lr' in the config"),
         (["report", "table4", *MOBILE, "machine.runs=nowhere"], "holds no finished run that can"),
         (["compare", "nowhere", "elsewhere"], "nowhere has neither predictions.csv"),
         (["collect", "nowhere", "elsewhere"], "holds no finished run: there is nothing to"),
     ],
 )
-def test_wrong_input_is_one_message(arguments: list[str], message: str) -> None:
+def test_wrong_input_is_one_message(arguments, message):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert message in str(stopped.value)
-
-
-def test_help_imports_nothing_slow() -> None:
-    code = (
-        "import sys\nfrom skinlesion.cli import main\n"
-        "try:\n    main(['{}', '--help'])\n"
-        "except SystemExit:\n    slow = {{'torch', 'pandas', 'matplotlib', 'jinja2', 'hydra'}}\n"
-        "    sys.exit(bool(slow & set(sys.modules)))"
-    )
-    for command in ("tables", "evaluate"):
-        done = subprocess.run(
-            [sys.executable, "-c", code.format(command)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith("usage: ")

@@ -23,7 +23,7 @@ CELLS = read_published()
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 
 
-def rows_of(table: int) -> tuple[str, ...]:
+def rows_of(table):
     """The rows of a table in the order of the file."""
     return tuple(dict.fromkeys(row for number, row, _ in CELLS if number == table))
 

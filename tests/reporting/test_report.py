@@ -3,51 +3,33 @@
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
-from PIL import Image
 
 import skinlesion.reporting.figures
 from skinlesion.errors import SkinlesionError
-from skinlesion.reporting.report import (
-    add_figures,
-    collect_report,
-    report_page,
-)
+from skinlesion.reporting.report import add_figures, collect_report, report_page
 from skinlesion.reporting.results import Results
 from skinlesion.runs.predictions import read_predictions, write_predictions
-from skinlesion.sweeps.jobs import Job
-from tests.reporting.conftest import Folder
+from tests.reporting.conftest import Folder, draw
 
 TWO = "experiment=md_mobilenet_v2,md_resnet50"
 ONE = ("table4", "experiment=md_mobilenet_v2", "seed=0")
 
 
-def draw(directory: Any, data: Path | None = None) -> list[Path]:
-    """Stand in for the figures, which have tests of their own."""
-    directory.figures.mkdir(exist_ok=True)
-    paths = [directory.figures / f"{name}.png" for name in ("learning_curves", "roc_val")]
-    for path in paths:
-        Image.new("RGB", (60, 40), "orange").save(path)
-    return paths
-
-
 @pytest.fixture
-def jobs(folder: Folder) -> Sequence[Job]:
+def jobs(folder):
     """By image and by lesion MobileNetV2, then the same of Resnet50; one seed."""
     return folder.sweep("leakage", TWO, "seed=0").jobs
 
 
-def page_of(folder: Folder, *sweeps: tuple[str, ...]) -> str:
+def page_of(folder, *sweeps):
     named = [folder.sweep(*words) for words in sweeps or (ONE,)]
     return report_page(collect_report(named, every_table=bool(sweeps)))
 
 
-def test_published_cell_own_value_and_difference_are_in_the_page(folder: Folder) -> None:
+def test_published_cell_own_value_and_difference_are_in_the_page(folder):
     folder.add(folder.sweep(*ONE).jobs[0], right=0.9)
     html = page_of(folder, ("table4", TWO, "seed=0"))
     (row,) = re.findall(r"<tr[^>]*>\s*<th[^>]*>Mobile<wbr>Net<wbr>V2</th>.*?</tr>", html, re.S)
@@ -58,7 +40,7 @@ def test_published_cell_own_value_and_difference_are_in_the_page(folder: Folder)
     assert "not run" in other
 
 
-def test_without_a_name_the_tables_with_a_finished_run_are_shown(folder: Folder, jobs) -> None:
+def test_without_a_name_the_tables_with_a_finished_run_are_shown(folder, jobs):
     folder.add(jobs[0])
     rows = {"table3": "ad_vgg16", "table4": "md_mobilenet_v2", "table8": "md_mobilenet_v2"}
     sweeps = [folder.sweep(name, f"experiment={row}", "seed=0") for name, row in rows.items()]
@@ -67,7 +49,7 @@ def test_without_a_name_the_tables_with_a_finished_run_are_shown(folder: Folder,
     assert [t.name for t in collect_report(sweeps, every_table=True).tables] == [*rows]
 
 
-def test_hostile_text_is_escaped_and_no_interpolation_is_resolved(folder: Folder, jobs) -> None:
+def test_hostile_text_is_escaped_and_no_interpolation_is_resolved(folder, jobs):
     hostile = "</pre><script>alert(1)</script>"
     run = folder.add(jobs[0], platform=hostile)
     config = OmegaConf.load(run / "config.yaml")
@@ -81,7 +63,7 @@ def test_hostile_text_is_escaped_and_no_interpolation_is_resolved(folder: Folder
     assert not re.findall(r"https?://(?!doi\.org)", html)  # it needs nothing from elsewhere
 
 
-def test_runs_that_are_unfinished_or_of_no_sweep(folder: Folder, jobs) -> None:
+def test_runs_that_are_unfinished_or_of_no_sweep(folder, jobs):
     folder.add(jobs[1])  # by lesion
     unfinished = folder.add(jobs[2])
     (unfinished / "DONE").unlink()
@@ -91,7 +73,7 @@ def test_runs_that_are_unfinished_or_of_no_sweep(folder: Folder, jobs) -> None:
     assert "None of these runs is of a sweep as it was asked for" in report_page(report)
 
 
-def test_runs_of_other_classes_follow_their_own(folder: Folder, jobs) -> None:
+def test_runs_of_other_classes_follow_their_own(folder, jobs):
     folder.add(jobs[0])
     other = folder.add(jobs[2], data="f" * 64)
     frame = read_predictions(other / "predictions.csv").frame
@@ -107,7 +89,7 @@ def test_runs_of_other_classes_follow_their_own(folder: Folder, jobs) -> None:
     ]
 
 
-def test_a_run_says_where_it_differs_from_the_default(folder: Folder) -> None:
+def test_a_run_says_where_it_differs_from_the_default(folder):
     sweep = (*ONE[:2], "seed=1", "batch_size=7")
     folder.add(folder.sweep(*sweep).jobs[0])
     (table,) = re.findall(r'<table class="differences">.*?</table>', page_of(folder, sweep), re.S)
@@ -115,7 +97,7 @@ def test_a_run_says_where_it_differs_from_the_default(folder: Folder) -> None:
     assert rows == [("batch_size", "7", "32")]
 
 
-def test_equal_splits_share_a_line_of_the_leakage(folder: Folder, jobs) -> None:
+def test_equal_splits_share_a_line_of_the_leakage(folder, jobs):
     for job, run in zip(jobs, [folder.add(job) for job in jobs], strict=True):
         part = "test" if job.config.split.name == "lesion" else "val"
         by_class = {"mel": {"images": 8, "leaked": 2, "share": 0.25}}
@@ -138,7 +120,7 @@ def test_equal_splits_share_a_line_of_the_leakage(folder: Folder, jobs) -> None:
     ]
 
 
-def test_figures_are_drawn_where_there_are_none_or_older_ones(folder, jobs, monkeypatch) -> None:
+def test_figures_are_drawn_where_there_are_none_or_older_ones(folder, jobs, monkeypatch):
     new, drawn, outdated, failing = (folder.add(job) for job in jobs)
     results = {run.directory.path: run.directory for run in Results(folder.path).every_run()}
     for run in (drawn, outdated):
@@ -146,7 +128,7 @@ def test_figures_are_drawn_where_there_are_none_or_older_ones(folder, jobs, monk
     os.utime(outdated / "predictions.csv", (2e9, 2e9))
     seen = []
 
-    def see(directory: Any, data: Path | None) -> list[Path]:
+    def see(directory, data):
         if directory.path == failing:
             raise SkinlesionError("the history has no rows")
         seen.append(directory.path)
@@ -165,7 +147,7 @@ def test_figures_are_drawn_where_there_are_none_or_older_ones(folder, jobs, monk
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(tmp_path_factory):
     """A report of four runs, their accuracies all different, with figures."""
     folder = Folder(tmp_path_factory.mktemp("report") / "runs")
     leakage = folder.sweep("leakage", TWO, "seed=0")
@@ -181,11 +163,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def opened(written: Path, browser: Any) -> Iterator[Callable[..., Any]]:
+def opened(written, browser):
     """Open the report: a function that takes a fragment and options of the browser."""
     contexts = []
 
-    def open_(fragment: str = "", **options: Any) -> Any:
+    def open_(fragment="", **options):
         contexts.append(browser.new_context(**options))
         page = contexts[-1].new_page()
         page.messages = []
@@ -200,7 +182,7 @@ def opened(written: Path, browser: Any) -> Iterator[Callable[..., Any]]:
         context.close()
 
 
-def column(page: Any, section: str, heading: str) -> list[str]:
+def column(page, section, heading):
     """Return the texts of a column of a section's table, in the order on the page."""
     return page.evaluate(
         """([section, heading]) => {
@@ -214,14 +196,14 @@ def column(page: Any, section: str, heading: str) -> list[str]:
     )
 
 
-def press(page: Any, section: str, heading: str) -> str | None:
+def press(page, section, heading):
     """Press a heading and return the order that it then says."""
     button = page.locator(f"#{section} th button", has_text=re.compile(f"^{heading}$")).first
     button.press("Enter")
     return button.locator("xpath=..").get_attribute("aria-sort")
 
 
-def test_it_opens_without_errors_asks_for_nothing_and_enlarges_figures(opened, written) -> None:
+def test_it_opens_without_errors_asks_for_nothing_and_enlarges_figures(opened, written):
     page = opened()
     page.locator("article summary").first.click()
     picture = page.locator("article img").first
@@ -236,7 +218,7 @@ def test_it_opens_without_errors_asks_for_nothing_and_enlarges_figures(opened, w
     assert [url for url in page.messages if url != own and not url.startswith("data:")] == []
 
 
-def test_tables_are_sorted_up_and_down_with_what_is_not_run_last(opened) -> None:
+def test_tables_are_sorted_up_and_down_with_what_is_not_run_last(opened):
     page = opened()
     assert press(page, "all-runs", "accuracy") == "ascending"
     assert column(page, "all-runs", "accuracy") == ["0.600", "0.700", "0.800", "0.900"]
@@ -252,10 +234,10 @@ def test_tables_are_sorted_up_and_down_with_what_is_not_run_last(opened) -> None
         assert (ours[0], ours[2:]) == (first, ["not run"])
 
 
-def test_a_block_is_sorted_as_a_whole(opened) -> None:
+def test_a_block_is_sorted_as_a_whole(opened):
     page = opened()
 
-    def blocks() -> list[list[str]]:
+    def blocks():
         bodies = page.locator("#leakage tbody").all()
         return [re.findall(r"[\w.%-]+(?: [\w.%-]+)*", body.inner_text()) for body in bodies]
 
@@ -266,7 +248,7 @@ def test_a_block_is_sorted_as_a_whole(opened) -> None:
     assert [block[0] for block in after[:2]] == ["Resnet50", "MobileNetV2"]
 
 
-def test_the_filter_shows_one_protocol_and_a_link_unfolds_its_run(opened) -> None:
+def test_the_filter_shows_one_protocol_and_a_link_unfolds_its_run(opened):
     page = opened()
     page.get_by_label("by lesion", exact=True).check()
     assert set(column(page, "all-runs", "protocol")) == {"by lesion"}
@@ -283,7 +265,7 @@ def test_the_filter_shows_one_protocol_and_a_link_unfolds_its_run(opened) -> Non
     assert again.locator("article > details[open]").count() == 1
 
 
-def test_a_dark_phone_gets_a_dark_page_that_scrolls_tables_and_not_itself(opened) -> None:
+def test_a_dark_phone_gets_a_dark_page_that_scrolls_tables_and_not_itself(opened):
     page = opened(viewport={"width": 390, "height": 844}, color_scheme="dark")
     colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert sum(map(int, re.findall(r"\d+", colour)[:3])) < 100

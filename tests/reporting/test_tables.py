@@ -12,7 +12,7 @@ from skinlesion.reporting.layout import FORMULA, MINUS, lay_out, long_csv
 from skinlesion.reporting.published import Cell
 from skinlesion.reporting.render import render
 from skinlesion.reporting.results import Ours
-from skinlesion.reporting.tables import Entry, Table
+from skinlesion.reporting.tables import Entry
 from skinlesion.runs.directory import identity
 from skinlesion.runs.outcome import Failures
 from skinlesion.templates import escape_latex, escape_markdown
@@ -20,16 +20,16 @@ from skinlesion.templates import escape_latex, escape_markdown
 MOBILE, RESNET = "experiment=md_mobilenet_v2", "experiment=md_mobilenet_v2,md_resnet50"
 
 
-def written(ending: str, table: Table) -> str:
+def written(ending, table):
     return render(f"table.{ending}", layout=lay_out(table))
 
 
-def row_of(table: Table, label: str, group: str = ""):
+def row_of(table, label, group=""):
     (row,) = (row for row in table.rows if (row.label, row.group) == (label, group))
     return row
 
 
-def test_a_cell_is_the_mean_over_seeds_beside_the_published_and_the_audited(folder) -> None:
+def test_a_cell_is_the_mean_over_seeds_beside_the_published_and_the_audited(folder):
     sweep = folder.sweep("table4", MOBILE)
     for job, right in zip(sweep.jobs, (0.7, 0.8, 0.9), strict=True):
         folder.add(job, right)
@@ -43,7 +43,7 @@ def test_a_cell_is_the_mean_over_seeds_beside_the_published_and_the_audited(fold
     assert (row.n, row.missing) == ("3 x 40", [])
 
 
-def test_costs_come_from_the_provenance_and_depth_is_not_measured(folder) -> None:
+def test_costs_come_from_the_provenance_and_depth_is_not_measured(folder):
     sweep = folder.sweep("table11", "experiment=table9_240", "seed=0")
     folder.add(sweep.jobs[0])
     entries = row_of(folder.table(sweep), "MobileNetV3Large").entries
@@ -55,7 +55,7 @@ def test_costs_come_from_the_provenance_and_depth_is_not_measured(folder) -> Non
     assert "not run" not in text
 
 
-def test_what_is_not_run_says_so_and_names_the_command(folder) -> None:
+def test_what_is_not_run_says_so_and_names_the_command(folder):
     sweep = folder.sweep("table4", RESNET, "seed=0,1")
     folder.add(sweep.jobs[0])
     (folder.add(sweep.jobs[1]) / "DONE").unlink()  # begun, not done
@@ -72,7 +72,7 @@ def test_what_is_not_run_says_so_and_names_the_command(folder) -> None:
     assert table.command in text
 
 
-def test_the_two_protocols_stand_side_by_side_and_the_test_part_is_reported(folder) -> None:
+def test_the_two_protocols_stand_side_by_side_and_the_test_part_is_reported(folder):
     sweep = folder.sweep("leakage", MOBILE, "seed=0")
     by_image, by_lesion = sweep.jobs
     folder.add(by_image, 0.9)
@@ -90,7 +90,7 @@ def test_the_two_protocols_stand_side_by_side_and_the_test_part_is_reported(fold
     assert any("split=lesion: test images, which selected nothing" in n for n in layout.notes)
 
 
-def test_a_published_value_outside_the_interval_is_marked(folder) -> None:
+def test_a_published_value_outside_the_interval_is_marked(folder):
     sweep = folder.sweep("table4", RESNET, "seed=0")
     for job, right in zip(sweep.jobs, (0.8, 0.2), strict=True):
         folder.add(job, right)
@@ -99,7 +99,7 @@ def test_a_published_value_outside_the_interval_is_marked(folder) -> None:
     assert "* the published value lies outside our 95 % interval" in layout.notes
 
 
-def test_rounding_is_allowed_for() -> None:
+def test_rounding_is_allowed_for():
     for text, outside in (("0.80", False), ("0.70", True), ("0.745", False), ("0.855", True)):
         assert Entry(Cell(text, None, ""), Ours(0.8, None, 0.75, 0.84)).outside is outside
     cases = (("0.90", 0.8750, True), ("0.80", 0.8095, False), ("116", 117, False))
@@ -107,7 +107,7 @@ def test_rounding_is_allowed_for() -> None:
         assert Entry(Cell(text, audited, "nb1"), None).contradicted is contradicted
 
 
-def test_other_data_uncommitted_changes_and_no_weights_are_marked(folder) -> None:
+def test_other_data_uncommitted_changes_and_no_weights_are_marked(folder):
     sweep = folder.sweep("table4", f"{RESNET},md_resnet152", "seed=0")
     folder.add(sweep.jobs[0])
     folder.add(sweep.jobs[1], data="f" * 64, dirty=True)
@@ -121,7 +121,7 @@ def test_other_data_uncommitted_changes_and_no_weights_are_marked(folder) -> Non
     assert row_of(table, "Resnet152").notes == ["from scratch, without pretrained weights"]
 
 
-def test_seeds_of_other_data_are_not_mixed_into_a_cell(folder) -> None:
+def test_seeds_of_other_data_are_not_mixed_into_a_cell(folder):
     sweep = folder.sweep("table4", MOBILE, "seed=0,1,2")
     folder.add(sweep.jobs[0], 0.8)
     folder.add(sweep.jobs[1], 0.9)
@@ -133,7 +133,7 @@ def test_seeds_of_other_data_are_not_mixed_into_a_cell(folder) -> None:
     assert row.notes[0].startswith("2 further runs of other data or weights are left out: ")
 
 
-def test_every_format_holds_every_number(folder) -> None:
+def test_every_format_holds_every_number(folder):
     sweep = folder.sweep("table5", RESNET, "seed=0,1")
     for job in sweep.jobs:
         folder.add(job, 0.7 + 0.1 * job.seed)
@@ -162,7 +162,7 @@ def test_every_format_holds_every_number(folder) -> None:
     assert sigma["split"] == "paper"
 
 
-def test_markdown_makes_of_any_text_nothing_but_that_text() -> None:
+def test_markdown_makes_of_any_text_nothing_but_that_text():
     renderer = pytest.importorskip("markdown_it").MarkdownIt().enable(["table", "strikethrough"])
     pieces = ("*", "_", "`", "~~", "<b>", "&lt;", "[x](y)", "|", "\\", "#", "1.", "- ", "a", " ")
     for text in (f"x{''.join(words)}x" for words in product(pieces, repeat=3)):
@@ -171,14 +171,14 @@ def test_markdown_makes_of_any_text_nothing_but_that_text() -> None:
 
 
 @pytest.mark.parametrize("start", FORMULA)
-def test_no_spreadsheet_takes_a_text_for_a_formula(folder, start: str) -> None:
+def test_no_spreadsheet_takes_a_text_for_a_formula(folder, start):
     sweep = folder.sweep("table4", MOBILE, "seed=0")
     folder.add(sweep.jobs[0], commit=f"{start}1+1")
     (row,) = csv.DictReader(io.StringIO(long_csv(folder.table(sweep)), newline=""))
     assert row["commits"] == f"'{' '.join(f'{start}1+1'.splitlines())}"
 
 
-def test_text_is_escaped_for_its_medium(folder) -> None:
+def test_text_is_escaped_for_its_medium(folder):
     assert escape_latex("a_b\\c~d^e {50 %} <f>") == (
         r"a\_b\textbackslash{}c\textasciitilde{}d\textasciicircum{}e \{50 \%\} "
         r"\textless{}f\textgreater{}"
@@ -196,7 +196,7 @@ def test_text_is_escaped_for_its_medium(folder) -> None:
     assert ",'=1+1," in long_csv(table)
 
 
-def test_runs_of_other_classes_have_the_numbers_that_they_can_have(folder) -> None:
+def test_runs_of_other_classes_have_the_numbers_that_they_can_have(folder):
     sweep = folder.sweep("table5", MOBILE, "seed=0")
     run = folder.add(sweep.jobs[0])
     text = (run / "predictions.csv").read_text()

@@ -3,9 +3,6 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -27,7 +24,7 @@ from skinlesion.serving.model import LesionModel
 SURE = {"akiec": 0.0, "bcc": 0.0, "bkl": 0.0, "df": 1.0, "mel": 0.0, "nv": 0.0, "vasc": 0.0}
 
 
-def some_images(model: LesionModel, number: int) -> tuple[np.ndarray, np.ndarray]:
+def some_images(model, number):
     random = np.random.default_rng(1)
     image = random.integers(0, 256, (number, 3, model.size, model.size), dtype=np.uint8)
     rows = [{"age": 10 * i, "sex": "male", "localization": "back"} for i in range(number)]
@@ -124,7 +121,7 @@ def test_every_file_is_timed_in_turn(record):
         found = about["latency_ms"]
         assert found["repeats"] == 3
         assert 0 < found["q25"] <= found["median"] <= found["q75"]
-    order: list[str] = []
+    order = []
     latencies({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repeats=2)
     assert order[-4:] == ["a", "b", "a", "b"]
 
@@ -197,7 +194,7 @@ def test_other_data_than_the_run_was_trained_on_is_refused(finished_run, archive
 def test_an_export_that_fails_or_is_stopped_leaves_everything_as_it_was(
     finished_run, exported, monkeypatch
 ):
-    def wrong(model: LesionModel, path: Path) -> None:
+    def wrong(model, path):
         graph = onnx.load(exported / "model.onnx")
         for initializer in graph.graph.initializer:
             if initializer.name.endswith("dense.bias"):
@@ -205,8 +202,8 @@ def test_an_export_that_fails_or_is_stopped_leaves_everything_as_it_was(
                 initializer.CopyFrom(onnx.numpy_helper.from_array(bias, initializer.name))
         onnx.save(graph, path)
 
-    def raising(error: BaseException) -> Callable[..., None]:
-        def write(model: LesionModel, path: Path) -> None:
+    def raising(error):
+        def write(model, path):
             path.write_text("begun")
             raise error
 
@@ -215,7 +212,7 @@ def test_an_export_that_fails_or_is_stopped_leaves_everything_as_it_was(
     folder = shutil.copytree(exported, finished_run.path / "export")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     refused = [OSError(number, os.strerror(number)) for number in DISK]
-    cases: list[tuple[Callable[..., None], str]] = [
+    cases = [
         (wrong, "model.onnx does not compute what the network does"),
         (raising(KeyboardInterrupt()), "130"),
         (raising(Terminated()), "143"),
@@ -230,7 +227,7 @@ def test_an_export_that_fails_or_is_stopped_leaves_everything_as_it_was(
 
 
 def test_no_number_is_no_parity():
-    def answering(value: float) -> Any:
+    def answering(value):
         return lambda image, metadata: Outputs(np.full((1, 7), value), np.full((1, 7), 1 / 7))
 
     one = Images(["a"], np.zeros((1, 21), np.float32), lambda _: np.zeros((8, 8, 3), np.uint8))

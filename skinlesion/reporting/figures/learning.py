@@ -30,13 +30,8 @@ NOTE = (
 def learning_curves(history: pd.DataFrame, config: DictConfig, run: str) -> Figure:
     """Draw both losses, accuracies and learning rate over epochs; the kept epoch is marked.
 
-    Args:
-        history: the columns HISTORY, a row an epoch.
-        config: of the run: what its losses are, and what selected its checkpoint.
-        run: which run it is, in words.
-
-    Raises:
-        SkinlesionError: if columns are missing or there is no row.
+    The history has the columns HISTORY and a row an epoch, else a SkinlesionError says what it
+    lacks. The config says what the losses are and what selected the checkpoint, `run` which it is.
     """
     missing = [name for name in HISTORY if name not in history]
     if missing or history.empty:

@@ -14,6 +14,8 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from omegaconf import DictConfig, OmegaConf
+from sklearn.calibration import CalibrationDisplay
+from sklearn.metrics import ConfusionMatrixDisplay, PrecisionRecallDisplay, RocCurveDisplay
 
 from skinlesion.evaluation.calibration import TOLERATED
 from skinlesion.evaluation.measured import DRAWS, Measured
@@ -64,8 +66,6 @@ def confusion_matrix(part: Measured, about: str) -> Figure:
 
 
 def _matrix(axes: Axes, values: np.ndarray, norm: Normalize) -> None:
-    from sklearn.metrics import ConfusionMatrixDisplay
-
     shown = ConfusionMatrixDisplay(values)
     shown.plot(ax=axes, values_format=",.0f", cmap="Blues", colorbar=False, im_kw={"norm": norm})
     shown.im_.set_data(np.ma.masked_equal(np.ma.masked_invalid(values), 0))  # white
@@ -80,8 +80,6 @@ def _matrix(axes: Axes, values: np.ndarray, norm: Normalize) -> None:
 @style.in_style
 def roc(part: Measured, about: str) -> Figure:
     """Draw the ROC curve of each class, its area and interval beside it."""
-    from sklearn.metrics import RocCurveDisplay
-
     lines = table(part, "auc", "area")
     texts = ("ROC curves, each class against the rest", about, f"{INTERVALS}.")
     figure, axes = _curves(part, RocCurveDisplay, lines, texts)
@@ -93,8 +91,6 @@ def roc(part: Measured, about: str) -> Figure:
 @style.in_style
 def precision_recall(part: Measured, about: str) -> Figure:
     """Draw the precision-recall curve of each class, and the precision of guessing: its share."""
-    from sklearn.metrics import PrecisionRecallDisplay
-
     shares = [part.support(c) / len(part.y) for c in range(len(part.classes))]
     lines = table(part, "average_precision", "area", ["share", *map(number, shares)])
     note = "area: average precision. share of the class: the precision of guessing, dotted. "
@@ -156,8 +152,6 @@ def reliability(part: Measured, about: str, temperature: float | None, fitted_on
 
     `temperature` was fitted on the images that `fitted_on` names; None: then only before.
     """
-    from sklearn.calibration import CalibrationDisplay
-
     panels, fitted = {"as predicted": part}, ""
     if temperature is not None:
         panels[f"with a temperature of {temperature:.2f}"] = part.scaled(temperature)

@@ -30,17 +30,9 @@ def draw_run_figures(run: RunDirectory, data_root: Path | None = None) -> list[P
 
     `learning_curves`, and those of `_drawings` for each part of the predictions; with pictures
     where the images are. A figure that cannot be drawn is a line of log that names it: no run is
-    lost to a figure.
+    lost to a figure. The images are in the folder `data_root`; None: where the run had them.
 
-    Args:
-        run: its directory; config, history, predictions and the checkpoint are read.
-        data_root: the folder of its images; None: the one that it was trained on.
-
-    Returns:
-        The paths of the PNGs.
-
-    Raises:
-        SkinlesionError: if the config or the predictions are missing or wrong.
+    Returns the paths of the PNGs; a SkinlesionError if config or predictions are missing or wrong.
     """
     paths, drawings = [], dict(_drawings(run, data_root))
     for name, draw in tqdm(drawings.items(), "figures", unit="figure", leave=False, disable=None):

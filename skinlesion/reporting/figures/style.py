@@ -56,14 +56,10 @@ def text_width(texts: Iterable[str]) -> float:
 def new_figure(
     width: float, height: float, title: str, about: str, note: str
 ) -> tuple[Figure, SubFigure]:
-    """Return an empty figure with its texts, and the body to draw in.
+    """Return an empty figure and the body to draw in, so wide and high in inches.
 
-    Args:
-        width: of the figure, in inches.
-        height: of the body, in inches; the texts come on top.
-        title: what is shown.
-        about: of which run and images.
-        note: how to read it.
+    Around the body stand what is shown (`title`), of which run and images (`about`), and how to
+    read it (`note`).
     """
     above = textwrap.fill(about, int(130 * width / TEXT))
     below = textwrap.fill(note, int(130 * width / SMALL))

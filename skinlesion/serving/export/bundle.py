@@ -28,20 +28,12 @@ OURS = {RECORD, CARD, *(known.file for known in FORMATS.values())}
 
 
 def export_run(
-    run: Path,
-    out: Path | None,
-    formats: Sequence[str],
-    data: Path | None,
-    repeats: int,
+    run: Path, out: Path | None, formats: Sequence[str], data: Path | None, repeats: int
 ) -> tuple[Path, dict[str, Any]]:
-    """Export a run; return its folder, which then holds the formats, the card and the record.
+    """Export a run in some of FORMATS; return its folder, with the card, and the record.
 
-    Args:
-        run: its directory.
-        out: folder to make the run's folder in; None for `export/` in the run directory.
-        formats: of FORMATS.
-        data: where the run's images are; None for where it had them.
-        repeats: how often each file is timed; 0 for not at all.
+    The folder is made in `out`; None: `export/` in the run directory. The run's images are in
+    `data`; None: where it had them. Each file is timed `repeats` times, or not at all.
 
     Raises:
         SkinlesionError: if the run cannot be loaded, its images are not in `data`, or a file does

@@ -34,12 +34,9 @@ WARM_UP = 5  # calls before the clock is looked at
 
 @dataclass(frozen=True)
 class Images:
-    """Images with their metadata, read when they are needed.
+    """N images, which `read` reads by their ids when they are needed, (S, S, 3) uint8.
 
-    Attributes:
-        ids: of N images.
-        metadata: (N, M) float32, encoded.
-        read: from an id to pixels (S, S, 3) uint8.
+    Their metadata is encoded, (N, M) float32.
     """
 
     ids: Sequence[str]
@@ -71,10 +68,8 @@ def images_at_hand(
 ) -> AtHand:
     """Return the images of a run, and of its reported part.
 
-    They are in the folder `data`, or where the run had them; if they are not there any more, noise.
-
-    Raises:
-        SkinlesionError: if `data` is given and the run's images are not there.
+    They are in the folder `data`, or a SkinlesionError says why not; None: where the run had them;
+    if they are not there any more, noise.
     """
     try:
         found = open_run_images(directory.config, data)

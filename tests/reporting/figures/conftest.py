@@ -2,17 +2,15 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
-from matplotlib.figure import Figure
 from matplotlib.text import Text
 from omegaconf import OmegaConf
 
-from skinlesion.data.run_images import RunImages, open_run_images
+from skinlesion.data.run_images import open_run_images
 from skinlesion.evaluation.measured import Measured
 from skinlesion.runs.directory import HISTORY, RunDirectory, write_history
 from skinlesion.runs.predictions import Predictions, write_predictions
@@ -31,9 +29,7 @@ Y = np.array([0, 0, 1, 1, 2, 2])
 PROBABILITIES = np.array([[8, 1, 1], [2, 5, 3], [1, 8, 1], [3, 6, 1], [1, 1, 8], [5, 1, 4]]) / 10
 
 
-def part_of(
-    y: Any = Y, p: Any = PROBABILITIES, classes: Any = CLASSES, split: str = "val", ids: Any = None
-) -> Measured:
+def part_of(y=Y, p=PROBABILITIES, classes=CLASSES, split="val", ids=None):
     """A part with two images a lesion."""
     frame = pd.DataFrame(
         {
@@ -46,26 +42,26 @@ def part_of(
     return Measured(Predictions(frame.join(pd.DataFrame(p, columns=list(classes))), classes))
 
 
-def history_of(epochs: int, **columns: Any) -> pd.DataFrame:
+def history_of(epochs, **columns):
     values = {name: np.linspace(0.3, 0.9, epochs) for name in HISTORY}
     values |= {"epoch": np.arange(epochs) + 1, "lr": np.full(epochs, 1e-3)}
     return pd.DataFrame(values).assign(**columns)
 
 
 @cache
-def default_config() -> Any:
+def default_config():
     with initialize_config_dir(str(Path(__file__).parents[3] / "conf"), version_base="1.3"):
         composed = compose("config", ["backbone=mobilenet_v2", "seed=3", "split=lesion"])
     return OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
 
 
-def config_of(root: Path | None = None, **changes: Any) -> Any:
+def config_of(root=None, **changes):
     """The config of a run of mobilenet_v2 whose images are in a folder."""
     machine = {"machine": {"data": root and str(root)}}
     return OmegaConf.merge(default_config(), machine, changes)
 
 
-def make_run(path: Path, config: Any, *parts: Measured) -> RunDirectory:
+def make_run(path, config, *parts):
     path.mkdir(parents=True)
     OmegaConf.save(config, path / "config.yaml")
     frame = pd.concat([part.predictions.frame for part in parts])
@@ -74,16 +70,16 @@ def make_run(path: Path, config: Any, *parts: Measured) -> RunDirectory:
     return RunDirectory(path)
 
 
-def written(figure: Figure) -> str:
+def written(figure):
     """Every text of a figure, on one line."""
     texts = figure.findobj(Text)
     return " ".join(" ".join(text.get_text() for text in texts if text.get_visible()).split())
 
 
-def pictures(figure: Figure) -> list[np.ndarray]:
+def pictures(figure):
     return [np.asarray(im.get_array()) for axes in figure.axes for im in axes.get_images()]
 
 
 @pytest.fixture(scope="session")
-def images(archive: Path) -> RunImages:
+def images(archive):
     return open_run_images(config_of(archive))

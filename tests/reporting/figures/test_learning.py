@@ -8,7 +8,7 @@ from skinlesion.reporting.figures.learning import kept_epoch, learning_curves, l
 from tests.reporting.figures.conftest import config_of, history_of, written
 
 
-def test_the_losses_stand_apart_say_what_they_are_and_the_kept_epoch_is_marked() -> None:
+def test_the_losses_stand_apart_say_what_they_are_and_the_kept_epoch_is_marked():
     history = history_of(60, train_loss=np.linspace(2, 1, 60))
     history.loc[30:, "lr"] = 8.000000000000001e-6
     figure = learning_curves(history, config_of(), "a run")
@@ -22,7 +22,7 @@ def test_the_losses_stand_apart_say_what_they_are_and_the_kept_epoch_is_marked()
     assert "a run · 1 epoch; kept" in written(learning_curves(history_of(1), config_of(), "a run"))
 
 
-def test_the_first_of_equally_good_epochs_is_kept_by_what_selects_the_checkpoint() -> None:
+def test_the_first_of_equally_good_epochs_is_kept_by_what_selects_the_checkpoint():
     losses, accuracies = [3.0, np.nan, 1, 1, 2], [0.1, 0.6, 0.5, 0.6, 0.2]
     history = history_of(5, val_loss=losses, val_accuracy=accuracies)
     assert kept_epoch(history, config_of()) == (1, "of the highest validation accuracy (0.600)")
@@ -31,13 +31,13 @@ def test_the_first_of_equally_good_epochs_is_kept_by_what_selects_the_checkpoint
     assert kept_epoch(history_of(3, val_loss=np.nan), by_loss) == (None, "")  # it diverged
 
 
-def test_the_losses_are_called_what_the_config_makes_them() -> None:
+def test_the_losses_are_called_what_the_config_makes_them():
     loss = {"weight": None, "focus": 2, "weigh_validation": True}
     focal = config_of(loss=loss, dropout=0, augment={"flip": 1})
     assert loss_words(focal) == ("focal, unweighted, augmented", "focal, unweighted")
 
 
-def test_a_whole_history_is_needed() -> None:
+def test_a_whole_history_is_needed():
     with pytest.raises(SkinlesionError, match="lacks val_loss, lr; expected epoch, train_loss"):
         learning_curves(history_of(3).drop(columns=["val_loss", "lr"]), config_of(), "")
     with pytest.raises(SkinlesionError, match="has no rows; expected epoch"):

@@ -1,7 +1,6 @@
 """Confusion, curves, reliability and F1 of the six images, worked out by hand."""
 
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,16 +13,16 @@ LONG = ("squamous cell carcinoma", "melanoma", "pigmented benign keratosis of th
 FEW = part_of(Y[:4], PROBABILITIES[:4])  # nothing of nv
 
 
-def curves(figure: Any) -> dict[str, Any]:
+def curves(figure):
     return {line.get_label(): line for line in figure.axes[0].lines}
 
 
-def cells(table: list[str], name: str) -> list[str]:
+def cells(table, name):
     (line,) = (line for line in table if line.startswith(name))
     return line.removeprefix(name).split()
 
 
-def test_a_confusion_matrix_has_counts_and_shares_of_the_true_class() -> None:
+def test_a_confusion_matrix_has_counts_and_shares_of_the_true_class():
     figure = quality.confusion_matrix(FEW, "")
     shown = [[t.get_text() for t in axes.texts if t.get_visible()] for axes in figure.axes]
     # A class without an image has counts and no shares.
@@ -31,7 +30,7 @@ def test_a_confusion_matrix_has_counts_and_shares_of_the_true_class() -> None:
     assert "akiec (n = 2)" in written(figure)
 
 
-def test_a_table_has_value_interval_and_images_of_each_class_and_their_mean() -> None:
+def test_a_table_has_value_interval_and_images_of_each_class_and_their_mean():
     table = quality.table(part_of(), "auc", "area")
     # akiec: .8 and .2 against .1 .3 .1 .5, so 4 + 2 of 8 pairs; the others beat all. Of akiec's
     # pairs with each other lesion 3 of 4 are in order, so that every draw of lesions gives 3/4.
@@ -40,14 +39,14 @@ def test_a_table_has_value_interval_and_images_of_each_class_and_their_mean() ->
     assert cells(quality.table(FEW, "auc", "area", ["more", "a", "b", "c"]), "nv") == [*"--c0"]
 
 
-def test_roc_has_a_curve_for_each_class_that_others_stand_against() -> None:
+def test_roc_has_a_curve_for_each_class_that_others_stand_against():
     akiec = curves(quality.roc(part_of(), ""))["akiec"].get_xydata()
     # Down from .8: one hit, then .5 and .3 wrong, then .2 right, then the two .1 together.
     assert akiec.tolist() == [[0, 0], [0, 0.5], [0.5, 0.5], [0.5, 1], [1, 1]]
     assert "nv" not in curves(quality.roc(FEW, ""))
 
 
-def test_precision_recall_encloses_the_average_precision_and_shows_the_share() -> None:
+def test_precision_recall_encloses_the_average_precision_and_shows_the_share():
     figure = quality.precision_recall(part_of(), "")
     recall, precision = curves(figure)["akiec"].get_data()
     # .8 right, .5 and .3 wrong, .2 right: 1 up to a recall of a half, then 2 of 4.
@@ -57,7 +56,7 @@ def test_precision_recall_encloses_the_average_precision_and_shows_the_share() -
     assert cells(legend, "akiec")[0::2] == ["0.750", "0.333"]
 
 
-def test_reliability_shows_accuracy_confidence_and_images_before_and_after_scaling() -> None:
+def test_reliability_shows_accuracy_confidence_and_images_before_and_after_scaling():
     figure = quality.reliability(part_of(), "", 2.0, "the 6 images of the validation part")
     diagram, _, below, _ = figure.axes
     # Three at 0.8, all right; two at 0.5, wrong; one at 0.6, right.
@@ -72,7 +71,7 @@ def test_reliability_shows_accuracy_confidence_and_images_before_and_after_scali
     assert len(quality.reliability(part_of(), "", None, "").axes) == 2
 
 
-def test_risk_over_coverage_has_a_point_where_5_percent_are_wrong() -> None:
+def test_risk_over_coverage_has_a_point_where_5_percent_are_wrong():
     figure = quality.risk_coverage(part_of(), "")
     curve, _, most = figure.axes[0].lines
     # Three at 0.8 and one at 0.6, all right; then two at 0.5, wrong: (2 x 2/6) / 6
@@ -81,7 +80,7 @@ def test_risk_over_coverage_has_a_point_where_5_percent_are_wrong() -> None:
     assert "AURC, the mean of the curve: 0.111" in written(figure)
 
 
-def test_f1_has_a_point_and_an_interval_for_each_class_and_the_mean() -> None:
+def test_f1_has_a_point_and_an_interval_for_each_class_and_the_mean():
     part = part_of()
     figure = quality.per_class_f1(part, "", "", {})
     # akiec: one right, one missed, one too many: 2 / 4; bcc: two right, one too many: 4 / 5;
@@ -94,7 +93,7 @@ def test_f1_has_a_point_and_an_interval_for_each_class_and_the_mean() -> None:
     assert "paper" not in written(figure)
 
 
-def test_the_papers_row_stands_beside_it_with_its_protocol_and_its_misprint() -> None:
+def test_the_papers_row_stands_beside_it_with_its_protocol_and_its_misprint():
     row, published = quality.published_row(config_of(), SEVEN)
     figure = quality.per_class_f1(part_of(np.arange(7), np.eye(7), SEVEN), "", row, published)
     printed = [0.68, 0.79, 0.66, 0.78, 0.54, 0.9, 0.9]
@@ -112,10 +111,10 @@ def test_the_papers_row_stands_beside_it_with_its_protocol_and_its_misprint() ->
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_twenty_long_names_leave_neither_the_figure_nor_their_place(name: str) -> None:
+def test_twenty_long_names_leave_neither_the_figure_nor_their_place(name):
     classes = tuple(f"{LONG[c % 3]} {c}" for c in range(20))
     part = part_of(np.arange(20), np.eye(20), classes)
-    more: Any = {"reliability": (2.0, "these images"), "per_class_f1": ("", {})}.get(name, ())
+    more = {"reliability": (2.0, "these images"), "per_class_f1": ("", {})}.get(name, ())
     figure = getattr(quality, name)(part, "a run · " * 20, *more)
     figure.draw_without_rendering()
     boxes = [t.get_window_extent() for t in (*figure.texts, *figure.subfigs[0].texts)]

@@ -16,7 +16,7 @@ from tests.reporting.figures.conftest import KINDS, PROBABILITIES, Y, config_of,
 
 def test_every_figure_is_a_png_and_a_pdf_and_one_that_cannot_be_drawn_is_a_line_of_log(
     archive, images, tmp_path, caplog
-) -> None:
+):
     run = make_run(tmp_path / "run", config_of(archive), part_of(ids=images.table.index))
     run.checkpoints.mkdir()
     run.best.write_bytes(b"no checkpoint")
@@ -39,7 +39,7 @@ def test_every_figure_is_a_png_and_a_pdf_and_one_that_cannot_be_drawn_is_a_line_
     assert outdated(run)
 
 
-def test_missing_images_are_one_line_of_log(archive, images, tmp_path, caplog, monkeypatch) -> None:
+def test_missing_images_are_one_line_of_log(archive, images, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(drawing, "save", lambda figure, path: path)
     collected = make_run(tmp_path / "a", config_of(None), part_of(ids=images.table.index))
     other = make_run(tmp_path / "b", config_of(archive), part_of())
@@ -51,7 +51,7 @@ def test_missing_images_are_one_line_of_log(archive, images, tmp_path, caplog, m
     assert missing.startswith(f"mistakes_val is not drawn: {archive}: image")
 
 
-def test_each_part_has_its_own_and_validation_gives_the_temperature(tmp_path, monkeypatch) -> None:
+def test_each_part_has_its_own_and_validation_gives_the_temperature(tmp_path, monkeypatch):
     seen = {}
     monkeypatch.setattr(drawing, "save", lambda figure, path: path)
     monkeypatch.setattr(quality, "reliability", lambda part, *rest: seen.update({part.name: rest}))
@@ -65,13 +65,13 @@ def test_each_part_has_its_own_and_validation_gives_the_temperature(tmp_path, mo
     assert seen["val"][1:] == (fitted, f"{on}, these very images")
 
 
-def test_predictions_that_cannot_be_read_are_named(tmp_path) -> None:
+def test_predictions_that_cannot_be_read_are_named(tmp_path):
     run = make_run(tmp_path / "a", config_of(None), part_of())
     run.predictions.write_text("no table")
     with pytest.raises(SkinlesionError, match=r"predictions\.csv: the columns are no table"):
         draw_run_figures(run)
 
 
-def test_figures_need_no_torch() -> None:
+def test_figures_need_no_torch():
     code = "import sys, skinlesion.reporting.figures\nsys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
