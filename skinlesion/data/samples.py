@@ -68,6 +68,12 @@ class Samples:
         """(N, M) float32, encoded."""
         return self.encoder.encode(self.frame)
 
+    def answered(self, index: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+        """Return the table of the predictions file of samples (n,) and their answers (n, C)."""
+        frame = self.frame.loc[index, ["image_id", "lesion_id", "split", "dx"]]
+        frame = frame.rename(columns={"dx": "label"}).reset_index(drop=True)
+        return frame.join(pd.DataFrame(probabilities.astype(float), columns=list(self.classes)))
+
     @cached_property
     def leak(self) -> Mapping[str, Any]:
         """See `skinlesion.data.split.leak_report`."""

@@ -33,7 +33,8 @@ def summarise(directory: RunDirectory) -> None:
 
     metrics = directory.read_json("metrics.json")
     for part, measured in metrics["parts"].items():
-        log.info("\n%s (split=%s: these images %s)", part, metrics["protocol"], SELECTED[part])
+        role = SELECTED["test" if directory.values.get("head") else part]
+        log.info("\n%s (split=%s: these images %s)", part, metrics["protocol"], role)
         log.info(summary_table(measured))
     written = [directory.path / name for name in ("predictions.csv", "metrics.json")]
     written += sorted(directory.figures.glob("*.png"))

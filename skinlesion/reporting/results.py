@@ -17,7 +17,7 @@ from skinlesion.evaluation.measured import DRAWS, Measured
 from skinlesion.evaluation.metrics import fits
 from skinlesion.runs.directory import RunDirectory, find_runs
 from skinlesion.runs.outcome import Failures
-from skinlesion.runs.predictions import read_predictions
+from skinlesion.runs.predictions import SELECTED, read_predictions
 from skinlesion.sweeps.jobs import Job, Sweep
 
 
@@ -47,7 +47,7 @@ class Provenance(BaseModel):
     gpu: str | None
     epochs: int
     parameters: int
-    seconds_per_epoch: float
+    seconds_per_epoch: float | None
 
 
 class Leak(BaseModel):
@@ -88,6 +88,9 @@ class Run:
         self.part = Measured.reported(predictions)
         others = [Measured(predictions.part(s)) for s in predictions.splits if s != self.part.name]
         self.parts = [self.part, *others]
+        if self.values.get("head"):  # whose validation part selects nothing either
+            for part in self.parts:
+                part.role = SELECTED["test"]
 
     @property
     def protocol(self) -> str:

@@ -109,7 +109,7 @@ def _trained(directory: RunDirectory) -> tuple[int, float]:
 
 def _left(statuses: Sequence[JobStatus]) -> float | None:
     """Estimate the seconds of training that are left from the finished runs of like backbones."""
-    finished = [status for status in statuses if status.state == "done"]
+    finished = [status for status in statuses if status.state == "done" and status.epochs]
     if not finished:
         return None
 
