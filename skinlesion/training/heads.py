@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from filelock import FileLock
 from hydra.utils import instantiate
-from tqdm import tqdm
 
 from skinlesion.data.samples import Samples
 from skinlesion.errors import SkinlesionError
@@ -27,9 +26,9 @@ from skinlesion.runs.predictions import PARTS, write_predictions
 from skinlesion.runs.provenance import provenance
 from skinlesion.training.build import Parts
 from skinlesion.training.config import Compute, Job
+from skinlesion.training.passes import one_pass
 
 VERSION = 1  # of the way from image to features
-BATCH_ON_GPU = 256
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +46,7 @@ def check(job: Job) -> None:
         "freeze=null": job.freeze,
         "sampler=null": job.sampler,
         "hidden=null": job.hidden,
+        "data.unknown=null": job.data.get("unknown"),
         "attention=none": job.attention["name"] != "none",
         "metadata=none or metadata=encoded": job.metadata["name"] not in ("none", "encoded"),
         "weights=imagenet, a file or a finished run": job.weights == "none" and not job.pixels,
@@ -130,22 +130,13 @@ def image_features(
     path = job.machine.cache / f"features-{digest.hexdigest()[:16]}.npy"
     with FileLock(f"{path}.lock"):  # a second process waits and then finds them
         if not path.exists():
-            found = _computed(compute, network.to(device).eval(), samples, device)
+            network.to(device).eval()
+            everything = np.arange(len(samples.rows))
+            found = one_pass(
+                lambda image, metadata: network.image_features(image),
+                *(samples, everything, compute, device),
+            )
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.save(file, found)
     features: np.ndarray = np.load(path)
     return features
-
-
-@torch.inference_mode()
-def _computed(
-    compute: Compute, network: Classifier, samples: Samples, device: torch.device
-) -> np.ndarray:
-    size, batches = compute.evaluation_batch or BATCH_ON_GPU, []
-    with compute.autocast(), tqdm(total=len(samples.rows), desc="features", disable=None) as bar:
-        for start in range(0, len(samples.rows), size):
-            images = samples.images[samples.rows[start : start + size]]  # (B, S, S, 3), a copy
-            batch = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)  # (B, 3, S, S)
-            batches.append(network.image_features(batch).float().cpu().numpy())  # (B, F)
-            bar.update(len(images))
-    return np.concatenate(batches)

@@ -171,6 +171,10 @@ def _train(
     with _interruptible():
         batches = trainer.predict(module, loaders)
     write_predictions(_predictions(batches, samples), directory.predictions)
+    if job.data.get("unknown"):
+        from skinlesion.training.unknown import score_unknown
+
+        score_unknown(module.network.to(device), samples, job.seed, compute, directory)
 
 
 @contextmanager
@@ -198,14 +202,16 @@ def _finish(job: Job, samples: Samples, directory: RunDirectory, weights: str) -
     """Write all that follows from the predictions, and DONE last of all."""
     from skinlesion.evaluation.metrics import evaluate_file
 
-    directory.write_json(
-        "metrics.json",
-        {
-            "protocol": job.split.name,
-            "parts": evaluate_file(directory.predictions),
-            "leak": samples.leak,
-        },
-    )
+    metrics = {
+        "protocol": job.split.name,
+        "parts": evaluate_file(directory.predictions),
+        "leak": samples.leak,
+    }
+    if job.data.get("unknown"):
+        from skinlesion.evaluation.unknown import measure_file
+
+        metrics["unknown"] = measure_file(directory.path)
+    directory.write_json("metrics.json", metrics)
     seconds = read_history(directory.history)["seconds"]
     made = directory.read_json("provenance.json") | {
         "data": samples.digest,

@@ -70,8 +70,8 @@ def test_a_forest_on_pixels_needs_no_network_and_the_seed_decides_it(config):
 
 def test_features_are_computed_once_for_each_network(config, trained, tmp_path, monkeypatch):
     words = [*PROBE, "head=logistic", f"machine.cache={tmp_path}"]
-    passes, compute = [], heads._computed
-    monkeypatch.setattr(heads, "_computed", lambda *a: passes.append(a) or compute(*a))
+    passes, one_pass = [], heads.one_pass
+    monkeypatch.setattr(heads, "one_pass", lambda *a: passes.append(a) or one_pass(*a))
     run(config(*words, f"weights={trained.path}"))
     run(config(*words, f"weights={trained.path}", "head=knn", "seed=1", "split.seed=5"))
     assert len(passes) == 1
