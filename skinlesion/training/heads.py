@@ -53,8 +53,8 @@ def check(job: Job) -> None:
     }
     if expected := [choice for choice, asked in refused.items() if asked]:
         raise SkinlesionError(
-            "head: only its estimator learns; what else would have to, or would only change how a "
-            f"network learns, has no place beside it. Expected {', '.join(expected)}."
+            "head: only its estimator learns, so that an untrained layer would be noise and what "
+            f"changes training would do nothing. Expected {', '.join(expected)}."
         )
     estimator = instantiate(job.head.estimator)
     if not hasattr(estimator, "predict_proba"):

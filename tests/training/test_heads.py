@@ -100,6 +100,8 @@ def test_a_run_of_a_head_is_read_as_any_other(config, trained):
     assert not outdated(directory)
     with pytest.raises(SkinlesionError, match=r"is a head's \(.*make_pipeline\).* for tables only"):
         load_run(directory.path)
+    with pytest.raises(SkinlesionError, match=r"this run has no checkpoint \(a head's run"):
+        run(config(f"weights={directory.path}"))
 
 
 @pytest.mark.parametrize(
