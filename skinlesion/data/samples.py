@@ -60,13 +60,19 @@ class Samples:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """(N,) int64 positions in `classes`."""
+        """(N,) int64 positions in `classes`, -1 for a class that is not trained."""
         return pd.Index(self.classes).get_indexer(pd.Index(self.frame["dx"])).astype(np.int64)
 
     @cached_property
     def metadata(self) -> np.ndarray:
         """(N, M) float32, encoded."""
         return self.encoder.encode(self.frame)
+
+    def answered(self, index: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+        """Return the table of the predictions file of samples (n,) and their answers (n, C)."""
+        frame = self.frame.loc[index, ["image_id", "lesion_id", "split", "dx"]]
+        frame = frame.rename(columns={"dx": "label"}).reset_index(drop=True)
+        return frame.join(pd.DataFrame(probabilities.astype(float), columns=list(self.classes)))
 
     @cached_property
     def leak(self) -> Mapping[str, Any]:
@@ -163,11 +169,14 @@ def open_archive(
         SkinlesionError: one error that names all that is wrong, before any image is decoded.
     """
     schema = Schema.from_config(data)
+    if schema.unknown and (split.by != "lesion" or "test" not in split.parts or schema.test):
+        expected = "expected split=lesion, whose test part shows no lesion that was trained on"
+        raise SkinlesionError(f"data.unknown with split={split.name}: {expected}.")
     archive = ImageArchive(root, schema.region)
     table, problems = read_table(archive, schema)
     frame = table if schema.limit is None else subset(table, schema.limit, split.seed)
     try:
-        frame = split.apply(frame, schema.classes)
+        frame = split.apply(frame, schema.known)
     except SkinlesionError as error:
         problems.append(str(error))
     if schema.test and test:
@@ -184,6 +193,6 @@ def open_archive(
             + "Mend the table or the images (HAM10000: fetch it again, make data), or what "
             "conf/data says of them (docs/own-data.md)."
         )
-    log.info(split_summary(frame, split, schema.classes))
+    log.info(split_summary(frame, split, schema.known))
     encoder = MetadataEncoder.fit(frame[frame["split"] == "train"], schema.untrained, missing)
-    return CheckedArchive(archive, table, frame, tuple(schema.classes), encoder)
+    return CheckedArchive(archive, table, frame, tuple(schema.known), encoder)

@@ -95,6 +95,7 @@ class Schema(BaseModel, extra="forbid"):
         limit: about how many images are used; None for all.
         resident: whether all images lie on the device; None: on a GPU with room.
         region: what of each image is shown, by its lesion's mask; None for all of it.
+        unknown: classes that are kept out of training and met only at test; None for none.
         test: the forms of a test set of its own (data/test_set.py); None: there is none.
         demo: what is drawn (`skinlesion.data.demo.write_demo`); None for nothing.
     """
@@ -106,8 +107,25 @@ class Schema(BaseModel, extra="forbid"):
     limit: Annotated[int, Strict(), Field(ge=1)] | None = None
     resident: bool | None = None
     region: Region | None = None
+    unknown: Names | None = None
     test: list[dict[str, Any]] | None = None
     demo: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _two_are_known(self) -> "Schema":
+        if no_class := [name for name in self.unknown or () if name not in self.classes]:
+            expected = f"expected some of {', '.join(self.classes)}"
+            raise ValueError(f"unknown: {listing(no_class)} is no class; {expected}")
+        if len(self.known) < 2:
+            raise ValueError(
+                f"unknown: {listing(self.known)} is left; expected two classes or more"
+            )
+        return self
+
+    @property
+    def known(self) -> list[str]:
+        """The classes that are trained, in their order."""
+        return [name for name in self.classes if name not in (self.unknown or ())]
 
     @classmethod
     def from_config(cls, data: DictConfig | Mapping[str, Any]) -> "Schema":

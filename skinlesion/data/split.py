@@ -18,6 +18,8 @@ from pydantic.dataclasses import dataclass
 from skinlesion.errors import SkinlesionError, listing
 from skinlesion.runs.predictions import PARTS
 
+UNKNOWN = "unknown"  # the part of the images whose class is kept out of training
+
 
 @dataclass(frozen=True, config={"extra": "forbid"})
 class Split:
@@ -61,6 +63,8 @@ class Split:
     def apply(self, frame: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
         """Return a table as of `read_table` with a column `split` in {train, val, test}.
 
+        Images of other classes than these are in none of them, but in `unknown`.
+
         Raises:
             SkinlesionError: if a class is too small to be in every part.
         """
@@ -87,7 +91,7 @@ class Split:
                 f"{least} {self.by}s of each class: {listing(found, 12)}"
             )
         rng = np.random.default_rng(self.seed)
-        part = np.empty(len(units), object)
+        part = np.full(len(units), UNKNOWN, object)
         first_fold = 0
         for name in classes:
             drawn = rng.permutation(np.flatnonzero(units["dx"] == name))
@@ -103,7 +107,8 @@ class Split:
             held = _share(n, self.val_fraction, len(rest) - 1) if self.test_fraction else 0
             part[drawn[reported]] = self.parts[-1]
             part[rest[:held]], part[rest[held:]] = "val", "train"
-        return frame.assign(split=part[unit])
+        # A joined lesion may have images of both.
+        return frame.assign(split=np.where(frame["dx"].isin(classes), part[unit], UNKNOWN))
 
 
 def leak_report(frame: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
@@ -137,6 +142,9 @@ def split_summary(frame: pd.DataFrame, split: Split, classes: Sequence[str]) -> 
         counts = rows["dx"].value_counts()
         sizes = "/".join(str(counts.get(name, 0)) for name in classes)
         lines.append(f"  {part:<5} {len(rows):>6,}  {'/'.join(classes)} = {sizes}")
+    if (counts := frame.loc[frame["split"] == UNKNOWN, "dx"].value_counts()).size:
+        sizes = f"{'/'.join(counts.index)} = {'/'.join(map(str, counts))}"
+        lines.append(f"  never trained, met only at test: {counts.sum():,}  {sizes}")
     for part, found in leak.items():
         shares = ", ".join(f"{c} {100 * n['share']:.0f} %" for c, n in found["per_class"].items())
         lines.append(

@@ -15,15 +15,22 @@ def show(path: Path, as_json: bool) -> None:
     """Print the metrics of a predictions file, or of a run's, part by part."""
     from skinlesion.evaluation.measured import Measured
     from skinlesion.evaluation.metrics import summary_table
+    from skinlesion.evaluation.unknown import unknown_table
     from skinlesion.runs.predictions import read_predictions
 
     predictions = read_predictions(path)
     parts = [Measured(predictions.part(split)) for split in predictions.splits]
+    written = path / "metrics.json"
+    unknown = (
+        RunDirectory(path).read_json(written.name).get("unknown") if written.exists() else None
+    )
     if as_json:
-        print(json.dumps({part.name: part.metrics for part in parts}, indent=2, allow_nan=False))
+        found = {part.name: part.metrics for part in parts}
+        found |= {} if unknown is None else {"unknown": unknown}
+        print(json.dumps(found, indent=2, allow_nan=False))
     else:
         texts = [f"{p.name}\n{summary_table(p.metrics)}\n{p.intervals()}" for p in parts]
-        print("\n\n".join(texts))
+        print("\n\n".join([*texts, *([] if unknown is None else [unknown_table(unknown)])]))
 
 
 def summarise(directory: RunDirectory) -> None:
@@ -33,10 +40,15 @@ def summarise(directory: RunDirectory) -> None:
 
     metrics = directory.read_json("metrics.json")
     for part, measured in metrics["parts"].items():
-        log.info("\n%s (split=%s: these images %s)", part, metrics["protocol"], SELECTED[part])
+        role = SELECTED["test" if directory.values.get("head") else part]
+        log.info("\n%s (split=%s: these images %s)", part, metrics["protocol"], role)
         log.info(summary_table(measured))
         if copies := metrics["leak"].get(part, {}).get("near_copies"):
             log.info("%s of these images are a training image of another lesion", copies)
+    if unknown := metrics.get("unknown"):
+        from skinlesion.evaluation.unknown import unknown_table
+
+        log.info("\n%s", unknown_table(unknown))
     written = [directory.path / name for name in ("predictions.csv", "metrics.json")]
     written += sorted(directory.figures.glob("*.png"))
     log.info("\n%s", "\n".join(map(str, written)))

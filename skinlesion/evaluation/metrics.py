@@ -206,7 +206,7 @@ def average_precision(s: Sample) -> Floats:
     """
     areas = np.zeros(s.support.shape)
     for c, scores in enumerate(s.probabilities.T):
-        above, tp = _falling(s, scores, s.y == c)
+        above, tp = falling(s, scores, s.y == c)
         precisions = np.divide(tp, np.maximum(above, 1), dtype=np.float64)
         areas[:, c] = np.einsum("kd,kd->d", np.diff(tp, axis=0, prepend=0), precisions)
     return _ratio(areas, s.support)
@@ -269,7 +269,7 @@ def risks(s: Sample) -> tuple[Any, Floats]:
     Answered are those whose largest probability is at least one of the K that there are, falling.
     """
     wrong = s.probabilities.argmax(axis=1) != s.y
-    answered, errors = _falling(s, s.probabilities.max(axis=1), wrong)
+    answered, errors = falling(s, s.probabilities.max(axis=1), wrong)
     return answered, np.divide(errors, np.maximum(answered, 1), dtype=np.float64)
 
 
@@ -437,7 +437,7 @@ def summary_table(metrics: dict[str, Any]) -> str:
     return f"{aligned([*rows, None])}\n{overall}"
 
 
-def _falling(s: Sample, scores: Floats, hits: Any) -> tuple[Any, Any]:
+def falling(s: Sample, scores: Floats, hits: Any) -> tuple[Any, Any]:
     """Count images whose score is at least each of the K scores, falling, and hits: (K, D) each."""
     order = np.argsort(-scores, kind="stable")
     step = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # where each ends

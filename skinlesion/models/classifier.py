@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from skinlesion.errors import SkinlesionError, listing, validated
 from skinlesion.models.backbone import Backbone
-from skinlesion.models.metadata import GessertMLP, MetadataMLP
+from skinlesion.models.metadata import EncodedMetadata, GessertMLP, MetadataMLP
 from skinlesion.models.soft_attention import ReleasedSoftAttention, SoftAttention
 from skinlesion.models.spec import BackboneSpec
 
 Initialiser = Literal["keras", "torch"]
+Branch = MetadataMLP | GessertMLP | EncodedMetadata
 
 
 class Classifier(nn.Module):
@@ -48,7 +49,7 @@ class Classifier(nn.Module):
         self,
         backbone: Backbone,
         attention: Callable[[tuple[int, ...]], nn.Module] | None,
-        metadata: MetadataMLP | GessertMLP | None,
+        metadata: Branch | None,
         classes: int,
         dropout: float = 0.5,
         pooling: str = "max",
@@ -86,7 +87,7 @@ class Classifier(nn.Module):
 
     def features(self, image: Tensor, metadata: Tensor) -> Tensor:
         """Return what the last layer sees (B, F)."""
-        features = self._pooled(self.backbone(image))  # (B, F)
+        features = self.image_features(image)  # (B, F)
         if self.metadata is not None:
             features = torch.cat([features, self.metadata(metadata)], dim=1)  # (B, F + M')
         if self.hidden is not None:
@@ -95,6 +96,10 @@ class Classifier(nn.Module):
                 features = self.hidden_norm(features)
             features = features.relu()
         return features
+
+    def image_features(self, image: Tensor) -> Tensor:
+        """Return the pooled features of the image alone (B, F)."""
+        return self._pooled(self.backbone(image))
 
     def _pooled(self, t: Tensor) -> Tensor:
         """Return what the dense layer sees of t (B, C, h, w): (B, 2C⌈h/2⌉⌈w/2⌉) with attention."""
@@ -148,9 +153,10 @@ ATTENTIONS: Mapping[str, Callable[..., nn.Module] | None] = {
     "spectral": _spectral,
     "none": None,
 }
-BRANCHES: Mapping[str, Callable[..., MetadataMLP | GessertMLP] | None] = {
+BRANCHES: Mapping[str, Callable[..., Branch] | None] = {
     "paper": MetadataMLP,
     "gessert": GessertMLP,
+    "encoded": EncodedMetadata,
     "none": None,
 }
 
@@ -172,7 +178,7 @@ def build_classifier(
     Args:
         backbone: the fields of a `BackboneSpec`.
         attention: `name` (paper, released, spectral, none) and the arguments of that layer.
-        metadata: `name` (paper, gessert, none) and the arguments of that metadata branch.
+        metadata: `name` (paper, gessert, encoded, none) and the arguments of that metadata branch.
         classes: number of classes.
         properties: encoded features of each property of the metadata; empty: there is no metadata.
         dropout, pooling, hidden, hidden_norm: see `Classifier`.

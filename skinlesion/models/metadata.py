@@ -34,6 +34,14 @@ class MetadataMLP(nn.Module):
         return metadata
 
 
+class EncodedMetadata(nn.Identity):
+    """The encoded metadata as it is, (B, sum of properties) → the same."""
+
+    def __init__(self, properties: Sequence[int]) -> None:
+        super().__init__()
+        self.width = sum(properties)
+
+
 class GessertMLP(nn.Module):
     """Two dense layers, each with batch norm, ReLU and dropout (Gessert et al. 2020).
 

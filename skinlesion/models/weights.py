@@ -75,6 +75,9 @@ def find_weights(weights: str, backbone: str) -> str:
         if not (Path(weights) / "DONE").exists():
             raise SkinlesionError(f"weights={weights}: this run is not finished; finish it first.")
         return str(best)
+    if (Path(weights) / "DONE").exists():
+        what = "a head's run, or a copy for tables only"
+        raise SkinlesionError(f"weights={weights}: this run has no checkpoint ({what}).")
     owners = {path: _header(path).get("backbone") for path in Path(weights).glob("*.safetensors")}
     found = sorted(path for path, owner in owners.items() if owner == backbone)
     if len(found) == 1:

@@ -207,7 +207,7 @@ def _collect(options: argparse.Namespace) -> None:
         copy = options.folder / path.relative_to(options.runs)
         with replacing(copy / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-        for name in KEPT:
+        for name in (*KEPT, *(path.name for path in path.glob("unknown.csv"))):
             with replacing(copy / name) as temporary:
                 shutil.copyfile(path / name, temporary)
         copied += 1

@@ -17,7 +17,7 @@ from skinlesion.evaluation.measured import DRAWS, Measured
 from skinlesion.evaluation.metrics import fits
 from skinlesion.runs.directory import RunDirectory, find_runs
 from skinlesion.runs.outcome import Failures
-from skinlesion.runs.predictions import read_predictions
+from skinlesion.runs.predictions import SELECTED, read_predictions
 from skinlesion.sweeps.jobs import Job, Sweep
 
 
@@ -45,7 +45,7 @@ class Provenance(BaseModel, extra="allow"):
     gpu: str | None
     epochs: int
     parameters: int
-    seconds_per_epoch: float
+    seconds_per_epoch: float | None
 
 
 class Leak(BaseModel):
@@ -101,6 +101,9 @@ class Run:
         self.parts = [self.part, *others]
         leak = self.leaks.get(self.part.name)
         self.leak = leak.share if leak else None
+        if self.values.get("head"):  # whose validation part selects nothing either
+            for part in self.parts:
+                part.role = SELECTED["test"]
 
 
 @dataclass(frozen=True)

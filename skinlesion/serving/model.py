@@ -141,6 +141,9 @@ def _read_run(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             "it is not trained to the end (no predictions.csv): the command that began it goes on "
             "where it was cut."
         )
+    if answers and not weights and (head := directory.values.get("head")):
+        what = f"a head's (head.estimator={head['estimator']['_target_']})"
+        raise SkinlesionError(f"it is {what}, which is not kept: such a run is for tables only.")
     if answers and not weights:
         raise SkinlesionError("it has no weights (checkpoints/best.ckpt): a copy for tables only.")
     if not weights and path.is_file():

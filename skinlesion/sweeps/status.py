@@ -107,7 +107,7 @@ def _left(statuses: Sequence[JobStatus]) -> float | None:
     """Estimate the seconds of training that are left from the finished runs of like backbones."""
     took = defaultdict(list)
     for status in statuses:
-        if status.state == "done":
+        if status.state == "done" and status.epochs:
             took[status.job.config.backbone.name].append(status.seconds)
     if not took:
         return None

@@ -21,6 +21,7 @@ from skinlesion.errors import validated
 # have depthwise convolutions, whose backward pass it makes up to five times slower.
 BF16_ON_CPU = ("densenet201", "inception_resnet_v2", "resnet50", "resnet152", "vgg16")
 EVALUATION_BATCH_ON_CPU = 32
+PIXELS = 28  # height and width of an image whose pixels are a head's features
 
 Whole = Annotated[int, Strict(), Field(ge=0)]
 Positive = Annotated[int, Strict(), Field(ge=1)]
@@ -86,6 +87,13 @@ class Callbacks(_Node):
     best: Choice
 
 
+class Head(_Node):
+    """What learns in the place of the network's last layer: conf/head/."""
+
+    features: Literal["pooled", "pixels"]
+    estimator: Choice
+
+
 class Job(_Node):
     """A run's config: conf/config.yaml."""
 
@@ -108,6 +116,7 @@ class Job(_Node):
     preprocess: Choice
     attention: Choice
     metadata: Choice
+    head: Head | None
     loss: Choice
     teacher: Choice | None
     tta: Literal["flips", "crops"] | None
@@ -118,6 +127,17 @@ class Job(_Node):
     batch_size: Positive
     initialiser: Literal["keras", "torch"]
     batch_norm: Literal["timm", "keras"]
+
+    @property
+    def pixels(self) -> bool:
+        """Whether a head sees an image's pixels, and no network does."""
+        return self.head is not None and self.head.features == "pixels"
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the images, in pixels."""
+        size: int = PIXELS if self.pixels else self.backbone["input_size"]
+        return size
 
 
 def read_job(config: DictConfig) -> Job:

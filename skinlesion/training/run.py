@@ -42,13 +42,17 @@ def run(config: DictConfig) -> RunDirectory:
     """
     _quiet()
     job = read_job(config)
+    if job.head is not None:
+        from skinlesion.training import heads
+
+        heads.check(job)
     if Path(job.weights).is_dir():
         from skinlesion.models.weights import find_weights
 
         config = config.copy()
         config.weights = find_weights(job.weights, job.backbone["name"])
         job = read_job(config)
-    weights = job.weights
+    weights = "none" if job.pixels else job.weights
     compute = resolve(job)
     compute.apply()
     data, digest = open_data(job), _weights_digest(weights)
@@ -57,7 +61,7 @@ def run(config: DictConfig) -> RunDirectory:
         return finished
     parts = build(job, compute, data)
     parts.module.network.backbone.load(weights)
-    samples = data.load(job.machine.cache, job.backbone["input_size"])
+    samples = data.load(job.machine.cache, job.image_size)
     key = run_key(config, samples.digest, digest)
     directory = RunDirectory(job.machine.runs / job.backbone["name"] / key / f"seed{job.seed}")
     with directory.lock():
@@ -69,7 +73,8 @@ def run(config: DictConfig) -> RunDirectory:
 
             write_split(samples, directory)
             with _device(job) as devices, _memory(job):
-                _train(job, compute, parts, samples, directory, devices)
+                train = _train if job.head is None else heads.fit
+                train(job, compute, parts, samples, directory, devices)
             _finish(job, samples, directory, digest)
     return directory
 
@@ -80,7 +85,7 @@ def _finished(job: Job, key: str, data: CheckedArchive, weights: str) -> RunDire
     found, damaged = find_runs(job.machine.runs, pattern)
     for directory in found.get(key, []):
         if directory.done.exists():
-            digest = data.digest(job.machine.cache, job.backbone["input_size"])
+            digest = data.digest(job.machine.cache, job.image_size)
             try:
                 made = directory.read_json("provenance.json")
                 if (made.get("data"), made.get("weights")) == (digest, weights):
@@ -166,6 +171,10 @@ def _train(
     with _interruptible():
         batches = trainer.predict(module, loaders)
     write_predictions(_predictions(batches, samples), directory.predictions)
+    if job.data.get("unknown"):
+        from skinlesion.training.unknown import score_unknown
+
+        score_unknown(module.network.to(device), samples, job.seed, compute, directory)
 
 
 @contextmanager
@@ -186,9 +195,7 @@ def _predictions(parts: Any, samples: Samples) -> pd.DataFrame:
     ]
     index = torch.cat([index for index, _ in batches]).cpu().numpy()
     probabilities = torch.cat([probability for _, probability in batches]).cpu().numpy()
-    frame = samples.frame.loc[index, ["image_id", "lesion_id", "split", "dx"]]
-    frame = frame.rename(columns={"dx": "label"}).reset_index(drop=True)
-    return frame.join(pd.DataFrame(probabilities.astype(float), columns=list(samples.classes)))
+    return samples.answered(index, probabilities)
 
 
 def _finish(job: Job, samples: Samples, directory: RunDirectory, weights: str) -> None:
@@ -196,24 +203,23 @@ def _finish(job: Job, samples: Samples, directory: RunDirectory, weights: str) -
     from skinlesion.data.duplicates import near_copies
     from skinlesion.evaluation.metrics import evaluate_file
 
-    leak = {
-        part: samples.leak[part] | {"near_copies": copies}
-        for part, copies in near_copies(samples).items()
+    copies = near_copies(samples)
+    metrics = {
+        "protocol": job.split.name,
+        "parts": evaluate_file(directory.predictions),
+        "leak": {part: samples.leak[part] | {"near_copies": copies[part]} for part in copies},
     }
-    directory.write_json(
-        "metrics.json",
-        {
-            "protocol": job.split.name,
-            "parts": evaluate_file(directory.predictions),
-            "leak": leak,
-        },
-    )
+    if job.data.get("unknown"):
+        from skinlesion.evaluation.unknown import measure_file
+
+        metrics["unknown"] = measure_file(directory.path)
+    directory.write_json("metrics.json", metrics)
     seconds = read_history(directory.history)["seconds"]
     made = directory.read_json("provenance.json") | {
         "data": samples.digest,
         "weights": weights,
         "epochs": len(seconds),
-        "seconds_per_epoch": float(seconds.median()),
+        "seconds_per_epoch": float(seconds.median()) if len(seconds) else None,
         "training_seconds": float(seconds.sum()),
     }
     directory.write_json("provenance.json", made)

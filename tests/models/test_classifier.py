@@ -270,7 +270,10 @@ def test_plain_values_reach_the_parts_and_build_the_same_network_again(config, i
             {"attention": "all"},
             r"attention\.name=all: expected one of paper, released, spectral, none",
         ),
-        ({"metadata": "mlp"}, r"^metadata\.name=mlp: expected one of paper, gessert, none"),
+        (
+            {"metadata": "mlp"},
+            r"^metadata\.name=mlp: expected one of paper, gessert, encoded, none",
+        ),
         ({"attention": {"name": "paper", "map": 3}}, r"unexpected keyword argument 'map'"),
         ({"attention": {"name": "none", "maps": 3}}, r"none takes no arguments, found maps"),
         ({"attention": {"name": "paper", "maps": 0}}, r"attention\.maps=0: expected at least 1"),

@@ -17,7 +17,7 @@ from skinlesion.reporting.figures import gallery, quality
 from skinlesion.reporting.figures.learning import learning_curves
 from skinlesion.reporting.figures.style import save
 from skinlesion.runs.directory import RunDirectory, read_history
-from skinlesion.runs.predictions import read_predictions
+from skinlesion.runs.predictions import SELECTED, read_predictions
 from skinlesion.text import counted
 
 LAST = "learning_curves"  # to be drawn: where it is, the others are
@@ -45,8 +45,9 @@ def draw_run_figures(run: RunDirectory, data_root: Path | None = None) -> list[P
 
 def outdated(run: RunDirectory) -> bool:
     """Return whether a finished run has no figures, not all, or older ones than its predictions."""
-    last = run.figures / f"{LAST}.png"
-    return not last.exists() or last.stat().st_mtime < run.predictions.stat().st_mtime
+    last = "per_class_f1_*" if run.values.get("head") else LAST
+    drawn = [path.stat().st_mtime for path in run.figures.glob(f"{last}.png")]
+    return not drawn or min(drawn) < run.predictions.stat().st_mtime
 
 
 def _drawings(
@@ -79,7 +80,8 @@ def _drawings(
             yield f"mistakes_{name}", partial(gallery.mistakes, part, about, images)
             if run.best.exists():
                 yield f"attention_{name}", partial(_attention, run, part, about, images)
-    yield LAST, lambda: learning_curves(read_history(run.history), config, _about(config))
+    if not config.get("head"):  # which has no epochs
+        yield LAST, lambda: learning_curves(read_history(run.history), config, _about(config))
 
 
 def _about(config: DictConfig, part: Measured | None = None) -> str:
@@ -91,7 +93,8 @@ def _about(config: DictConfig, part: Measured | None = None) -> str:
         return run
     name = {"val": "validation"}.get(part.name, part.name)
     size = f"{counted(len(part.y), 'image')} of {counted(part.lesions, 'lesion')}"
-    return f"{run} · {name} part, which {part.role}: {size}"
+    role = SELECTED["test"] if config.get("head") else part.role
+    return f"{run} · {name} part, which {role}: {size}"
 
 
 def _attention(run: RunDirectory, part: Measured, about: str, images: RunImages) -> Figure:
