@@ -133,11 +133,12 @@ class RelationTeacher(MeanTeacher):
         super().__init__(network, labels, **options)
         label, classes = torch.from_numpy(labels), network.dense.out_features
         members = F.one_hot(label + 1, classes + 1)[:, 1:].T
-        if not (temperature > 0 and contrast >= 0) or min(positives, negatives, width) < 1:
+        whole = all(isinstance(n, int) and n > 0 for n in (positives, negatives, width))
+        if not (whole and temperature > 0 and contrast >= 0):
             raise ValueError(
                 f"temperature={temperature}, contrast={contrast}, positives={positives}, "
                 f"negatives={negatives}, width={width}: expected a number above 0, one from 0, "
-                "and three from 1"
+                "and three whole ones from 1"
             )
         if members.any(1).sum() < 2:
             raise ValueError("it contrasts classes: expected training images of at least two")
