@@ -107,7 +107,7 @@ keras-weights: .venv-keras/.installed  ## Convert Keras' weights: FILE=nasnet_mo
 	.venv-keras/bin/python -m pip install --quiet --no-compile --no-deps --requirement $<
 	@touch $@
 
-data: setup  ## Download HAM10000 (3 GB) into data/ham10000; ARGS=--test: the ISIC 2018 test set
+data: setup  ## Download HAM10000 (3 GB) into data/ham10000; ARGS=--test: the ISIC 2018 test set; --masks
 	$(BIN)/skinlesion data download $(ARGS)
 
 lock: setup  ## Write requirements.lock anew from pyproject.toml

@@ -13,7 +13,9 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
     )
     fetch = commands.add_parser("download", help="fetch HAM10000 from Harvard Dataverse (3 GB)")
     fetch.add_argument("--root", type=Path, help="where to put it (default: in data/)")
-    fetch.add_argument("--test", action="store_true", help="the ISIC 2018 test set instead")
+    other = fetch.add_mutually_exclusive_group()
+    other.add_argument("--test", action="store_true", help="the ISIC 2018 test set instead")
+    other.add_argument("--masks", action="store_true", help="the lesions' masks instead (11 MB)")
     fetch.add_argument("--server", default="https://dataverse.harvard.edu", help="the Dataverse")
     fetch.set_defaults(task=_download)
     draw = commands.add_parser("demo", help="draw a small set in HAM10000's own layout")
@@ -39,10 +41,12 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], i
 
 
 def _download(options: argparse.Namespace) -> None:
-    from skinlesion.data.download import FILES, download
+    from skinlesion.data.archive import MASKS
+    from skinlesion.data.download import TEST, download
 
-    usual, files = ("isic2018_test", ()) if options.test else ("ham10000", FILES)
-    print(*download(options.root or Path("data", usual), options.server, files), sep="\n")
+    root = options.root or Path("data", "isic2018_test" if options.test else "ham10000")
+    asked = TEST if options.test else (MASKS,) if options.masks else ()
+    print(*download(root, options.server, asked=asked), sep="\n")
 
 
 def _demo(options: argparse.Namespace) -> None:

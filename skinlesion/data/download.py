@@ -1,9 +1,9 @@
 """Fetch HAM10000 (Tschandl et al. 2018, doi:10.1038/sdata.2018.161) from Harvard Dataverse.
 
 The files are those of doi:10.7910/DVN/DBW86T, version 4.0 (CC BY-NC 4.0), with the sizes and MD5s
-that Dataverse publishes; for those of the ISIC 2018 test set, it is asked. A table is asked for as
-it was uploaded (`format=original`): otherwise Dataverse serves a tab-separated text of its own, to
-which the checksum does not belong.
+that Dataverse publishes; for the ISIC 2018 test set and the masks, it is asked. A table is fetched
+as it was uploaded (`format=original`): otherwise Dataverse serves a tab-separated text of its own,
+to which the checksum does not belong.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ class RemoteFile(NamedTuple):
     md5: str
 
 
-TEST = "ISIC2018_Task3_Test_"
+TEST = ("ISIC2018_Task3_Test_Images.zip", "ISIC2018_Task3_Test_GroundTruth.csv")
 LISTING = "api/datasets/:persistentId/?persistentId=doi:10.7910/DVN/DBW86T"
 IMAGES, TABLE = "HAM10000_images_part_", "HAM10000_metadata.csv"
 FILES = (
@@ -51,8 +51,13 @@ FILES = (
 )
 
 
-def download(root: Path, server: str = SERVER, files: Sequence[RemoteFile] = FILES) -> list[Path]:
-    """Fetch files into a folder: images and table of HAM10000, or of the test set if none is given.
+def download(
+    root: Path,
+    server: str = SERVER,
+    files: Sequence[RemoteFile] = FILES,
+    asked: Sequence[str] = (),
+) -> list[Path]:
+    """Fetch files into a folder: images and table of HAM10000, or those that are asked for by name.
 
     Broken off at any moment, the same call goes on from the bytes that are there (`<name>.part`).
     A file gets its name only after its checksum was found right; one that has both is skipped.
@@ -63,7 +68,7 @@ def download(root: Path, server: str = SERVER, files: Sequence[RemoteFile] = FIL
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        files = files or _test_set(server)
+        files = _listed(server, asked) if asked else files
         missing = [file for file in files if not _is_there(root / file.name, file)]
         needed = sum(file.size - _size(root / f"{file.name}.part") for file in missing)
         if needed > (free := shutil.disk_usage(root).free):
@@ -83,25 +88,27 @@ def download(root: Path, server: str = SERVER, files: Sequence[RemoteFile] = FIL
         raise SkinlesionError(
             f"The download from {server} failed: {why}. {KEPT} Or by hand: open "
             f"https://doi.org/10.7910/DVN/DBW86T in a browser and put "
-            f"{', '.join(f.name for f in files) or f'{TEST}*'} (in its original format) into {root}"
+            f"{', '.join(asked or [f.name for f in files])} (in its original format) into {root}"
         ) from None
     except OSError as error:
         raise SkinlesionError(f"Cannot write into {root}: {error}. {KEPT}") from None
     return [root / file.name for file in files]
 
 
-def _test_set(server: str) -> list[RemoteFile]:
-    """Return the test set's images and table as Dataverse lists them."""
+def _listed(server: str, names: Sequence[str]) -> list[RemoteFile]:
+    """Return files of the record, a CSV as it was uploaded, as Dataverse lists them."""
     answer = requests.get(f"{server}/{LISTING}", headers=HEADERS, timeout=TIMEOUT)
     try:
         listed = [file["dataFile"] for file in answer.json()["data"]["latestVersion"]["files"]]
         by_name = {file["filename"]: file for file in listed}
-        images, table = by_name[f"{TEST}Images.zip"], by_name[f"{TEST}GroundTruth.tab"]
-        place, size = f"{table['id']}?format=original", int(table["originalFileSize"])
-        return [
-            RemoteFile(f"{TEST}Images.zip", str(images["id"]), images["filesize"], images["md5"]),
-            RemoteFile(f"{TEST}GroundTruth.csv", place, size, table["md5"]),
-        ]
+        files = []
+        for name in names:
+            table = name.endswith(".csv")  # which Dataverse keeps as its own .tab
+            told = by_name[name.replace(".csv", ".tab")]
+            place = f"{told['id']}?format=original" if table else str(told["id"])
+            size = int(told["originalFileSize" if table else "filesize"])
+            files.append(RemoteFile(name, place, size, told["md5"]))
+        return files
     except (LookupError, TypeError) as error:
         raise ValueError(f"its list of files lacks {error}") from None
 

@@ -132,8 +132,13 @@ class CheckedArchive:
     @property
     def counts(self) -> list[int]:
         """Training images of each class."""
-        trained = self.frame.loc[self.frame["split"] == "train", "dx"].value_counts()
-        return [int(trained.get(name, 0)) for name in self.classes]
+        return np.bincount(self.labels + 1, minlength=len(self.classes) + 1)[1:].tolist()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int64 position in `classes` of a training image, -1 of any other."""
+        label = pd.Index(self.classes).get_indexer(pd.Index(self.frame["dx"]))
+        return np.where(self.frame["split"] == "train", label, -1).astype(np.int64)
 
     def digest(self, cache: Path, size: int) -> str | None:
         """Return the data's digest (see `Samples`), None before the images were decoded."""

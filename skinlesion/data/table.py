@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.data.archive import MASKS, OF_MASK, WAYS, ImageArchive, image_name
+from skinlesion.data.archive import OF_MASK, WAYS, ImageArchive, image_name
 from skinlesion.data.encoding import UNKNOWN, Number, matching
 from skinlesion.data.schema import Schema
 from skinlesion.errors import SkinlesionError, listing
@@ -91,7 +91,7 @@ def read_table(archive: ImageArchive, schema: Schema) -> tuple[pd.DataFrame, lis
     fault(files.notna(), "images of which there are two files that differ", showing(files))
     if archive.region:
         masked = image_id.map(OF_MASK.format).isin([*archive.ids])
-        what = f"images without a mask (<image>_segmentation.png, or {MASKS})"
+        what = "images without a mask (<image>_segmentation.png; make data ARGS=--masks)"
         fault(on_disk & ~masked, what)
     if not archive.ids:
         problems.append(f"there is no JPEG, PNG or WebP in {archive.root} at all.\n{WAYS}")

@@ -91,8 +91,7 @@ def build(job: Job, compute: Compute, data: CheckedArchive) -> Parts:
     loss = instantiate(job.loss, counts=data.counts)
     teacher = None
     if job.teacher is not None:
-        samples, classes = len(data.frame), len(data.classes)
-        teacher = instantiate(job.teacher, network=network, samples=samples, classes=classes)
+        teacher = instantiate(job.teacher, network=network, labels=data.labels)
     augment = instantiate(job.augment)
     if augment is not None and (compute.resident is False or not augment.DRAWS):
         if compute.resident:
@@ -101,9 +100,11 @@ def build(job: Job, compute: Compute, data: CheckedArchive) -> Parts:
     make = instantiate(job.optimizer)
     # torch refuses fused=False beside foreach=True, and other optimizers know neither.
     fusible = compute.fused and "fused" in inspect.signature(make.func).parameters
+    learned = [*network.parameters()]
+    learned += [p for p in teacher.parameters() if p.requires_grad] if teacher else []
     axis = "optimizer"
     try:
-        optimizer = (partial(make, fused=True) if fusible else make)(network.parameters())
+        optimizer = (partial(make, fused=True) if fusible else make)(learned)
         axis = "scheduler"
         scheduler = None if job.scheduler is None else instantiate(job.scheduler)(optimizer)
     except (TypeError, ValueError) as error:

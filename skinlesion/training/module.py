@@ -17,7 +17,7 @@ class LesionModule(pl.LightningModule):
     """Trains a classifier.
 
     Args:
-        network: image, metadata → logits.
+        network: image, metadata → logits; `at_step(step)` of its layers is called in each step.
         loss: logits, label → scalar; its `at(epoch)`, where it has one, is called in each epoch.
         optimizer: of the network's parameters.
         scheduler: of the optimizer; steps after each epoch, ReduceLROnPlateau on its validation
@@ -51,6 +51,7 @@ class LesionModule(pl.LightningModule):
         self.loss: Any = loss
         self.teacher = teacher
         self.optimizer, self.scheduler, self.seed = optimizer, scheduler, seed
+        self._by_step: list[Any] = [m for m in network.modules() if hasattr(m, "at_step")]
         self.memory_format, self.compile_mode = memory_format, compile_mode
         # To validate its arguments a metric would wait for the device in every step.
         self.train_accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)
@@ -75,6 +76,8 @@ class LesionModule(pl.LightningModule):
             torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
             if hasattr(self.loss, "at"):
                 self.loss.at(self.current_epoch)
+        for layer in self._by_step:
+            layer.at_step(self.global_step)
 
     def logits(self, batch: Batch) -> Tensor:
         """Return logits (B, C)."""

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 import urllib3.util.retry
 
+from skinlesion.cli import main
 from skinlesion.data import download as module
+from skinlesion.data.archive import MASKS
 from skinlesion.data.download import CHUNK, RemoteFile, download
 from skinlesion.errors import SkinlesionError
 
@@ -42,6 +44,7 @@ class Dataverse:
     honours_range: bool = True
     announces_length: bool = True
     raw: bytes = b""  # given instead of any answer
+    listing: bytes = b""  # what the record holds
     requests: list[tuple[str, str | None]] = field(default_factory=list)  # file, Range
 
     def fetch(self, root: Path) -> list[Path]:
@@ -59,6 +62,8 @@ def dataverse(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dataverse]:
                 return self.wfile.write(at.raw)
             if at.statuses:
                 return self.answer(at.statuses.pop(0), b"")
+            if self.path == f"/{module.LISTING}":
+                return self.answer(200, at.listing, len(at.listing))
             if self.path.startswith("/api/access/datafile/"):
                 # As at Harvard, the bytes themselves come from elsewhere.
                 elsewhere = self.path.replace("/api/access/datafile", "/s3")
@@ -236,12 +241,29 @@ def test_disks_without_space_and_folders_that_cannot_be_made_are_named(
         dataverse.fetch(tmp_path)
 
 
-def test_of_the_test_set_dataverse_is_asked_for_size_and_checksum(dataverse: Dataverse) -> None:
-    names = (f"{module.TEST}Images.zip", f"{module.TEST}GroundTruth.tab")
+def test_of_test_set_and_masks_dataverse_is_asked_for_size_and_checksum(
+    dataverse: Dataverse, tmp_path: Path
+) -> None:
+    names = (module.TEST[0], module.TEST[1].replace("csv", "tab"), MASKS)
     told = {"id": 7, "filesize": 5, "originalFileSize": 3, "md5": "x"}
     files = [{"dataFile": told | {"filename": name}} for name in names]
-    body = json.dumps({"data": {"latestVersion": {"files": files}}}).encode()
-    dataverse.raw = b"HTTP/1.1 200 OK\r\n\r\n" + body
-    images, table = module._test_set(dataverse.url)
+    dataverse.listing = json.dumps({"data": {"latestVersion": {"files": files}}}).encode()
+    images, table = module._listed(dataverse.url, module.TEST)
     assert images == RemoteFile(names[0], "7", 5, "x")
-    assert table == RemoteFile(f"{module.TEST}GroundTruth.csv", "7?format=original", 3, "x")
+    assert table == RemoteFile(module.TEST[1], "7?format=original", 3, "x")
+    with pytest.raises(SkinlesionError, match=r"its list of files lacks 'absent\.zip'.*by hand"):
+        download(tmp_path, dataverse.url, asked=["absent.zip"])
+
+
+def test_the_masks_are_fetched_by_name(
+    dataverse: Dataverse, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = b"masks"
+    told = {"id": "9", "filesize": 5, "md5": hashlib.md5(content).hexdigest(), "filename": MASKS}
+    listed = {"data": {"latestVersion": {"files": [{"dataFile": told}]}}}
+    dataverse.listing, dataverse.content = json.dumps(listed).encode(), {"9": content}
+    command = ["data", "download", "--masks", "--root", str(tmp_path), "--server", dataverse.url]
+    assert main(command) == 0
+    assert capsys.readouterr().out == f"{tmp_path / MASKS}\n"
+    assert (tmp_path / MASKS).read_bytes() == content
+    assert len(dataverse.requests) == 1

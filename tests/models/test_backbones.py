@@ -221,6 +221,18 @@ def test_a_wrong_field_is_refused_by_name(build, changes, message):
     assert "\n" not in str(refusal.value)
 
 
+def test_drop_block_grows_with_the_steps_and_wants_a_map(build):
+    drop = {"after": ["blocks.3.0.aa"], "size": 1, "probability": 0.4, "ramp": 8}
+    (layer,) = (m for m in build(drop_block=drop).modules() if hasattr(m, "at_step"))
+    t = torch.ones(4, 1, 50, 50)
+    for step, share in ((0, 0), (2, 0.1), (8, 0.4), (99, 0.4)):
+        layer.at_step(step)
+        assert (layer(t) == 0).float().mean().item() == pytest.approx(share, abs=0.03)
+    vit = {"timm_model": "test_vit", "cut": "fc_norm", "input_size": 160}
+    with pytest.raises(SkinlesionError, match=r"mlp.act gives a tensor \(1, 101, 192\), expected"):
+        build(**vit, drop_block=drop | {"after": ["blocks.0.mlp.act"]}).feature_shape()
+
+
 def test_keras_strides_stand_on_the_first_convolution_of_a_stage(build):
     with torch.device("meta"):
         backbone = build("resnet50", strides="keras_v1")

@@ -86,7 +86,8 @@ PLATEAU = "augment=datta scheduler.patience=0 scheduler.threshold=9 teacher=mean
 STEPS = (
     "augment=cutout sampler=balanced scheduler=multistep scheduler.milestones=[2] "
     "scheduler.gamma=0.2 loss=mwnl_cumulative loss.schedule.from=0 loss.schedule.to=2 "
-    "teacher=crckd teacher.start=1"
+    "teacher=crckd teacher.start=1 "
+    "+backbone.drop_block={after:[blocks.4.1.drop_path],size:1,probability:0.5,ramp:9}"
 )
 
 
