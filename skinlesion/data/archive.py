@@ -109,6 +109,11 @@ class ImageArchive:
         self._zips |= other._zips
         self._entries |= {name: other._entries[name] for name in image_ids}
 
+    @property
+    def channels(self) -> int:
+        """C of `pixels`: red, green, blue, and perhaps the mask."""
+        return 4 if self.region == "fourth_channel" else 3
+
     def read(self, image_id: str) -> bytes:
         """Return the bytes of an image; safe to call from several threads.
 
@@ -125,7 +130,7 @@ class ImageArchive:
         return data
 
     def pixels(self, image_id: str) -> tuple[np.ndarray, int]:
-        """Return an image decoded, what is shown of it, (H, W, 3) uint8, and its files' CRC-32.
+        """Return an image decoded, what is shown of it, (H, W, C) uint8, and its files' CRC-32.
 
         Raises:
             SkinlesionError: saying why it cannot be had; of which image, the caller knows.

@@ -33,7 +33,8 @@ class ImageCache(NamedTuple):
     """Decoded images.
 
     Attributes:
-        images: (N, S, S, 3) uint8, RGB, mapped from disk; row i is the i-th image id asked for.
+        images: (N, S, S, 3) uint8, RGB, or 4 with a mask, mapped from disk; row i is the i-th image
+            id asked for.
         digest: SHA-256 of the files' content, the same for zips and folders.
     """
 
@@ -83,7 +84,7 @@ def in_threads(
 
 
 def _build(path: Path, archive: ImageArchive, image_ids: Sequence[str], size: int) -> None:
-    shape = (len(image_ids), size, size, 3)
+    shape = (len(image_ids), size, size, archive.channels)
     building = path.with_name(f"{path.name}.building")
     shutil.rmtree(building, ignore_errors=True)  # what a killed process left
     needed, free = math.prod(shape), shutil.disk_usage(path.parent).free
