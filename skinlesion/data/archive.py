@@ -100,6 +100,11 @@ class ImageArchive:
         self._zips |= other._zips
         self._entries |= {name: other._entries[name] for name in image_ids}
 
+    @property
+    def channels(self) -> int:
+        """C of `pixels`: red, green, blue, and perhaps the mask."""
+        return 4 if self.region == "fourth_channel" else 3
+
     def read(self, image_id: str) -> bytes:
         """Return the bytes of an image; safe to call from several threads.
 
@@ -115,7 +120,7 @@ class ImageArchive:
         return data
 
     def pixels(self, image_id: str) -> tuple[np.ndarray, int]:
-        """Return what is shown of an image, (H, W, 3) uint8, and its files' CRC-32; as `read`."""
+        """Return what is shown of an image, (H, W, C) uint8, and its files' CRC-32; as `read`."""
         data = self.read(image_id)
         image, checksum = decode(data), zlib.crc32(data)
         if self.region is None:

@@ -32,11 +32,17 @@ class _ByAlbumentations:
     _transforms: Callable[[Any, Any], list[Any]]  # of the modules albumentations and cv2
 
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
-        """Return an image (H, W, 3) uint8 as another of that shape, which the seed decides."""
+        """Return an image (H, W, 3) uint8 as another of that shape, which the seed decides.
+
+        A fourth channel is a mask: it moves along and keeps its values.
+        """
         # One stream for all steps: by set_random_seed each would draw the same numbers, so that an
         # image would be flipped both ways or not at all.
         self.albumentations.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        return self.albumentations(image=image)["image"]
+        if image.shape[2] == 3:
+            return self.albumentations(image=image)["image"]
+        parts = self.albumentations(image=image[..., :3].copy(), mask=image[..., 3].copy())
+        return np.dstack([parts["image"], parts["mask"]])
 
     @cached_property
     def albumentations(self) -> Any:
@@ -143,7 +149,9 @@ class Cutout:
         x, y = ((away >= 0) & (away < length)).unbind(1)  # each (B, S)
         hole = (y[:, :, None] & x[:, None])[:, None]  # (B, 1, S, S)
         mean = torch.stack([torch.full_like(images[0, 0], value) for value in MEAN])  # (3, S, S)
-        return torch.where(hole, mean, images).contiguous(memory_format=torch.channels_last)
+        cut = torch.where(hole, mean, images[:, :3])
+        cut = torch.cat([cut, images[:, 3:]], dim=1)  # a mask stays
+        return cut.contiguous(memory_format=torch.channels_last)
 
 
 class Steps:

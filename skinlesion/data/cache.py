@@ -29,7 +29,7 @@ ELSEWHERE = "Make room, or name another folder: machine.cache=<folder> or SKINLE
 
 
 class ImageCache(NamedTuple):
-    """Decoded images (N, S, S, 3) uint8, RGB, mapped from disk: the i-th is the i-th asked for.
+    """Decoded images (N, S, S, C) uint8, mapped from disk: the i-th is the i-th asked for.
 
     `digest` is the SHA-256 of the files' content, the same for zips and folders.
     """
@@ -75,7 +75,7 @@ def in_threads(
 
 
 def _build(path: Path, archive: ImageArchive, image_ids: Sequence[str], size: int) -> None:
-    shape = (len(image_ids), size, size, 3)
+    shape = (len(image_ids), size, size, archive.channels)
     building = path.with_name(f"{path.name}.building")
     shutil.rmtree(building, ignore_errors=True)  # what a killed process left
     needed, free = math.prod(shape), shutil.disk_usage(path.parent).free

@@ -99,7 +99,7 @@ def _small(archive: ImageArchive, names: list[str]) -> np.ndarray:
 
 
 def _small_copy(square: np.ndarray) -> np.ndarray:
-    resized = Image.fromarray(square).resize((SIDE, SIDE), Image.Resampling.BOX)
+    resized = Image.fromarray(square[..., :3]).resize((SIDE, SIDE), Image.Resampling.BOX)
     copy = np.asarray(resized, np.float32)
     copy = (copy - copy.mean((0, 1))).ravel()
     return copy / max(float(np.linalg.norm(copy)), 1e-6)

@@ -1,7 +1,6 @@
 """What of an image the network sees, by its lesion's mask.
 
-The variants of Mahbod et al. 2020 (doi:10.1016/j.cmpb.2020.105725, arXiv:2008.12602), but for the
-mask as a fourth channel.
+The variants of Mahbod et al. 2020 (doi:10.1016/j.cmpb.2020.105725, arXiv:2008.12602).
 """
 
 import numpy as np
@@ -14,11 +13,11 @@ MARGIN = 0.1  # of a dilated crop, in sides of the lesion's box, each way
 
 
 def keep_region(image: np.ndarray, mask: np.ndarray, region: Region) -> np.ndarray:
-    """Return the part of an image (H, W, 3) uint8 that a region names, (H', W', 3).
+    """Return the part of an image (H, W, 3) uint8 that a region names, (H', W', 3 or 4).
 
     `crop` is the smallest square that holds the lesion, as far as the image reaches;
     `dilated_crop` is a tenth of it larger on each side; `background_removed` leaves the lesion on
-    black.
+    black; `fourth_channel` is all of it, and the mask behind it, 255 on the lesion.
 
     Args:
         image: as it was decoded.
@@ -34,6 +33,8 @@ def keep_region(image: np.ndarray, mask: np.ndarray, region: Region) -> np.ndarr
     mask = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
     if not mask.any():
         raise SkinlesionError("its mask is empty")
+    if region == "fourth_channel":
+        return np.dstack([image, mask * np.uint8(255)])
     if region.startswith("background_removed"):
         image = image * mask[..., None]
     if region == "background_removed":

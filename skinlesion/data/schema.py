@@ -41,7 +41,9 @@ Name = Annotated[str, BeforeValidator(_as_name)]
 Names = Annotated[list[Name], Field(min_length=1), AfterValidator(distinct)]
 Finite = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 
-Region = Literal["crop", "dilated_crop", "background_removed", "background_removed_crop"]
+Region = Literal[
+    "crop", "dilated_crop", "background_removed", "background_removed_crop", "fourth_channel"
+]
 
 
 class Columns(BaseModel, extra="forbid"):

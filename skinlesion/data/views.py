@@ -21,7 +21,7 @@ GRID = 4  # crops along a side
 
 
 def views(images: Pixels, tta: str | None) -> Iterator[Pixels]:
-    """Yield each view of images (B, S, S, 3) uint8, of the same shape; None: the images alone."""
+    """Yield each view of images (B, S, S, C) uint8, of the same shape; None: the images alone."""
     if tta == "crops":
         side = images.shape[1]
         places = np.linspace(0, (1 - SHARE) * side, GRID)
@@ -47,5 +47,9 @@ def mean_over_views(
 
 
 def _enlarged(image: Pixels, box: tuple[float, float, float, float]) -> Pixels:
-    whole = Image.fromarray(image)
-    return np.asarray(whole.resize(whole.size, Image.Resampling.BILINEAR, box=box))
+    def resized(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        whole = Image.fromarray(channel)
+        return np.asarray(whole.resize(whole.size, Image.Resampling.BILINEAR, box=box))
+
+    # Channel by channel: Pillow would take a fourth one for transparency.
+    return np.dstack([resized(channel) for channel in np.moveaxis(image, 2, 0)])

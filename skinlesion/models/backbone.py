@@ -38,8 +38,8 @@ class Backbone(nn.Module):
         uninitialised: names that a weights file did not hold.
 
     Shape:
-        image (B, 3, H, W) uint8, RGB → t (B, C, h, w) float; (B, C) where the cut is behind timm's
-        own pooling.
+        image (B, 3, H, W) uint8, RGB, or (B, 4, H, W) with a mask → t (B, C, h, w) float; (B, C)
+        where the cut is behind timm's own pooling.
 
     Raises:
         SkinlesionError: if timm cannot build it, or there is no such cut.
@@ -62,8 +62,9 @@ class Backbone(nn.Module):
         self.frozen = False
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", 255.0 * torch.tensor(spec.mean).view(3, 1, 1))
-        self.register_buffer("std", 255.0 * torch.tensor(spec.std).view(3, 1, 1))
+        of_mask = [0.5] * spec.mask  # fed as -1 and 1
+        self.register_buffer("mean", 255.0 * torch.tensor([*spec.mean, *of_mask]).view(-1, 1, 1))
+        self.register_buffer("std", 255.0 * torch.tensor([*spec.std, *of_mask]).view(-1, 1, 1))
 
     def move_statistics_as_keras(self) -> None:
         """Let batch norms' statistics move as in Keras' model, 10 to 333 times slower."""
@@ -100,16 +101,17 @@ class Backbone(nn.Module):
             log.warning("%s leaves uninitialised: %s", weights, listing(self.uninitialised, 20))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the feature map t (B, C, h, w) of uint8 images (B, 3, H, W)."""
+        """Return the feature map t (B, C, h, w) of uint8 images (B, 3 or 4, H, W)."""
         if image.dtype != torch.uint8:
             raise TypeError(
                 f"expected a uint8 image with pixels in 0…255, found {image.dtype}: "
                 "the backbone normalises by itself, pass the image as it was decoded"
             )
-        if image.ndim != 4 or image.shape[1] != 3:
-            raise ValueError(f"expected images (B, 3, H, W), found {tuple(image.shape)}")
+        channels = len(self.mean)
+        if image.ndim != 4 or image.shape[1] != channels:
+            raise ValueError(f"expected images (B, {channels}, H, W), found {tuple(image.shape)}")
         if self.spec.channels == "bgr":
-            image = image.flip(1)
+            image = image[:, [2, 1, 0, 3]] if self.spec.mask else image.flip(1)
         normalised = image.to(self.mean.dtype).sub_(self.mean).div_(self.std)  # (B, 3, H, W)
         t = self.trunk(normalised)["t"]  # (B, C, h, w)
         return t + self.offset if self.offset else t
@@ -117,7 +119,7 @@ class Backbone(nn.Module):
     def feature_shape(self) -> tuple[int, ...]:
         """Return (C, h, w) of the feature map at the backbone's own input size, or (C,)."""
         size, training = self.spec.input_size, self.training
-        image = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=self.mean.device)
+        image = self.mean.new_zeros((1, len(self.mean), size, size), dtype=torch.uint8)
         try:
             with torch.no_grad():
                 t = self.eval()(image)
@@ -132,7 +134,7 @@ class Backbone(nn.Module):
 
 
 def _create(spec: BackboneSpec) -> nn.Module:
-    kwargs = spec.timm_kwargs or {}
+    kwargs = (spec.timm_kwargs or {}) | ({"in_chans": 4} if spec.mask else {})
     try:
         model: Any
         if spec.timm_model == "nasnetamobile":  # which timm does not have

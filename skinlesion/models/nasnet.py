@@ -5,6 +5,7 @@ normal cells a stage).
 """
 
 from functools import partial
+from typing import Any
 
 import torch.nn.functional as F
 from timm.layers import ConvNormAct, create_classifier
@@ -50,15 +51,19 @@ def _pool_as_keras(reduction: nn.Module) -> nn.Module:
 class NASNetAMobile(nn.Module):
     """NASNet-A Mobile: a stem, twelve normal cells, two reductions and the classifier.
 
+    Args:
+        in_chans: C, of an image.
+
     Shape:
-        image (B, 3, H, W) → logits (B, 1000); at 224 the last map is (B, 1056, 7, 7).
+        image (B, C, H, W) → logits (B, 1000); at 224 the last map is (B, 1056, 7, 7).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, in_chans: int = 3) -> None:
         super().__init__()
         same = {"pad_type": "same"}
         norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.1)
-        self.conv0 = ConvNormAct(3, STEM, 3, stride=2, padding=0, norm_layer=norm, apply_act=False)
+        options: Any = {"stride": 2, "padding": 0, "norm_layer": norm, "apply_act": False}
+        self.conv0 = ConvNormAct(in_chans, STEM, 3, **options)
         self.cell_stem_0 = _pool_as_keras(CellStem0(STEM, num_channels=FILTERS // 4, **same))
         self.cell_stem_1 = _pool_as_keras(CellStem1(STEM, num_channels=FILTERS // 2, **same))
         before, last = FILTERS, 2 * FILTERS  # channels of the two tensors that feed the next cell

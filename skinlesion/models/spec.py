@@ -65,6 +65,7 @@ class BackboneSpec:
         strides: `keras_v1` moves a ResNet block's stride from its 3x3 to its first 1x1 convolution.
         keras_momentum: how fast batch norms' statistics move in Keras' model, as PyTorch counts it
             (1 - Keras'); None where there is no batch norm.
+        mask: whether an image has its lesion's mask as a fourth channel.
         drop_block: see `skinlesion.models.drop_block.DropBlock`; None for none.
     """
 
@@ -80,6 +81,7 @@ class BackboneSpec:
     strides: Literal["keras_v1"] | None = None
     keras_momentum: Annotated[Number, Field(gt=0, le=1)] | None = None
     drop_block: dict[str, Any] | None = None
+    mask: bool = False
 
 
 def resolve_preprocess(

@@ -19,6 +19,7 @@ from typing import Any
 import huggingface_hub
 import requests
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from timm.models import clean_state_dict, load_state_dict
 from torch import Tensor, nn
@@ -167,7 +168,7 @@ def load_into(trunk: nn.Module, full_names: set[str], path: str) -> list[str]:
         SkinlesionError: if names or shapes do not fit, or numbers are not finite.
     """
     found, wanted = load_state(path), trunk.state_dict()
-    taken = {name: found[name] for name in wanted if name in found}
+    taken = {name: _with_mask(found[name], wanted[name]) for name in wanted if name in found}
     misfits = {
         "names that the backbone does not have": sorted(set(found) - full_names),
         "shapes that differ": [
@@ -187,6 +188,12 @@ def load_into(trunk: nn.Module, full_names: set[str], path: str) -> list[str]:
     trunk.load_state_dict(taken, strict=False)
     counters = "num_batches_tracked"  # absent from older files, and without effect
     return [name for name in wanted if name not in found and not name.endswith(counters)]
+
+
+def _with_mask(weight: Tensor, wanted: Tensor) -> Tensor:
+    """Return a first convolution's weight for a mask too, of which it takes nothing at first."""
+    of_mask = weight.ndim == 4 and weight.shape[1] == 3 and wanted.shape[1] == 4
+    return F.pad(weight, (0, 0, 0, 0, 0, 1)) if of_mask else weight
 
 
 def _existing(path: str) -> Path:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from skinlesion.data.encoding import MetadataEncoder, is_missing
 from skinlesion.data.pixels import AnyImage, read_image, to_square
 from skinlesion.data.views import mean_over_views
-from skinlesion.errors import validated
+from skinlesion.errors import SkinlesionError, validated
 from skinlesion.evaluation.calibration import scale
 from skinlesion.serving.description import Description
 
@@ -78,6 +78,11 @@ class Predictor(ABC):
         self.size, self.region = checked.network.backbone.input_size, checked.region
         self.tta: str | None = checked.tta
         self.sure = checked.sure
+        if checked.network.backbone.mask:
+            raise SkinlesionError(
+                "this model wants each lesion's mask as a fourth channel (data.region="
+                "fourth_channel), which a picture does not have: its predictions are in its run."
+            )
         reads = checked.network.metadata.name != "none"
         self.properties = tuple(self.encoder.properties) if reads else ()  # what the network reads
 

@@ -5,13 +5,14 @@ loss, optimizer, schedule.
 """
 
 import inspect
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 from hydra.utils import instantiate
+from torch import nn
 
 from skinlesion.data.samples import CheckedArchive, open_archive
 from skinlesion.errors import SkinlesionError, validated
@@ -70,6 +71,8 @@ def build(job: Job, compute: Compute, data: CheckedArchive) -> Parts:
 
         spec = resolve_spec(spec, job.weights)
     spec = resolve_preprocess(spec, job.preprocess, job.weights)
+    channels = data.archive.channels
+    spec = replace(spec, mask=channels == 4)
     description = {
         "backbone": _lists(asdict(spec)),
         "attention": job.attention,
@@ -87,6 +90,10 @@ def build(job: Job, compute: Compute, data: CheckedArchive) -> Parts:
         network.backbone.move_statistics_as_keras()
     if job.freeze:
         network.backbone.freeze()
+    if job.batch_size == 1 and any(isinstance(m, nn.BatchNorm1d) for m in network.modules()):
+        raise SkinlesionError(
+            "batch_size=1: a batch norm of metadata=gessert or hidden_norm=batch needs at least 2."
+        )
     network.to(memory_format=compute.memory_format)  # type: ignore[call-overload]
     loss = instantiate(job.loss, counts=data.counts)
     teacher = None
@@ -96,7 +103,7 @@ def build(job: Job, compute: Compute, data: CheckedArchive) -> Parts:
     if augment is not None and (compute.resident is False or not augment.DRAWS):
         if compute.resident:
             raise SkinlesionError("data.resident=true: this augmentation is for workers alone.")
-        augment(np.zeros((32, 32, 3), np.uint8), 0)  # says now what it lacks
+        augment(np.zeros((32, 32, channels), np.uint8), 0)  # says now what it lacks
     make = instantiate(job.optimizer)
     # torch refuses fused=False beside foreach=True, and other optimizers know neither.
     fusible = compute.fused and "fused" in inspect.signature(make.func).parameters

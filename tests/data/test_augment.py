@@ -174,3 +174,33 @@ def test_randaugment_changes_the_share_of_images_that_its_probability_says(pictu
     assert 0.85 < changed(1) <= 1
     assert changed(0.5) == pytest.approx(changed(1) / 2, abs=0.08)  # 3 standard errors
     assert RandAugment.DRAWS == Steps(one=Cutout(side=0), two=RandAugment(1, 1, 1, 1)).DRAWS == 0
+
+
+@pytest.mark.parametrize("device", [False, True], ids=["workers", "device"])
+def test_a_mask_moves_with_the_image_and_keeps_its_values(
+    picture: np.ndarray, device: bool
+) -> None:
+    mask = np.where(picture[..., :1] > 99, 255, 0).astype(np.uint8)
+    both = np.dstack([picture, mask])
+    steps = Steps(geometric=only(flip=True, shift=0.3), cutout=Cutout(side=0.5))
+    alone = Steps(geometric=only(flip=True, shift=0.3))
+    draws = np.random.default_rng(0).random((9, steps.DRAWS), np.float32)
+    if device:
+        found, moved = on_device(steps, both, draws), on_device(alone, mask, draws[:, :7])
+        image = on_device(steps, picture, draws)
+    else:
+        found = np.stack([steps(both, seed) for seed in range(9)])
+        moved = np.stack([alone(mask.repeat(3, 2), seed)[..., :1] for seed in range(9)])
+        image = np.stack([steps(picture, seed) for seed in range(9)])
+    np.testing.assert_array_equal(found[..., :3], image)
+    assert {*np.unique(found[..., 3])} == {0, 255}
+    assert (found[..., 3] != moved[..., 0]).mean() < 0.02  # read bilinearly at its edge
+    assert (found[..., 3] != mask[..., 0]).any()
+
+
+def test_randaugment_leaves_the_values_of_a_mask(picture: np.ndarray) -> None:
+    both = np.dstack([picture, np.where(picture[..., 0] > 99, 255, 0).astype(np.uint8)])
+    augment = RandAugment(probability=1, magnitude=10, colour=2, shape=1)
+    found = np.stack([augment(both, seed) for seed in range(30)])
+    assert {*np.unique(found[..., 3])} == {0, 255}
+    assert len(np.unique(found[..., 3], axis=0)) > 9

@@ -36,6 +36,16 @@ def test_each_region_by_hand(region: Any, rows: slice, columns: slice) -> None:
     np.testing.assert_array_equal(keep_region(IMAGE, twice, region), seen[rows, columns])
 
 
+def test_a_fourth_channel_is_the_mask_and_the_cache_holds_it(archive: Path, place: Any) -> None:
+    found = keep_region(IMAGE, MASK, "fourth_channel")
+    np.testing.assert_array_equal(found[..., :3], IMAGE)
+    np.testing.assert_array_equal(found[..., 3], np.where(MASK, 255, 0))
+    masked = ImageArchive(archive, "fourth_channel")
+    images = open_cache(place.cache, masked, ["ISIC_9000000"], 48).images
+    assert images.shape == (1, 48, 48, 4)
+    assert 0.01 < (images[..., 3] == 255).mean() < 0.99
+
+
 def test_a_square_stays_in_the_image_and_a_lesion_wider_than_it_is_high_keeps_its_width() -> None:
     corner, wide = np.zeros((2, 30, 40), bool)
     corner[25:, 30:38] = True

@@ -302,3 +302,18 @@ def test_imagenet_that_cannot_be_had_is_refused_with_the_mend(refused, hub, tmp_
     (tmp_path / "model.safetensors").write_bytes(b"half a file")
     hub(online=True, file=tmp_path / "model.safetensors")
     refused("imagenet", "cannot be read as weights")
+
+
+@pytest.mark.parametrize("channels", ["rgb", "bgr"])
+def test_a_network_with_a_mask_starts_as_it_was_trained(config, state, tmp_path, image, channels):
+    file = tmp_path / "state.pth"
+    torch.save(state, file)
+    found = []
+    for mask in (False, True):
+        spec = config(channels=channels, mask=mask, mean=[0.4, 0.5, 0.6])
+        backbone = Backbone(validated(BackboneSpec, spec, "backbone")).eval()
+        backbone.load(str(file))
+        masks = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8)
+        with torch.no_grad():
+            found.append(backbone(torch.cat([image, masks], dim=1) if mask else image))
+    torch.testing.assert_close(*found)

@@ -12,6 +12,7 @@ from skinlesion.data.module import LesionDataModule
 from skinlesion.errors import SkinlesionError, validated
 from skinlesion.models.backbone import Backbone
 from skinlesion.models.spec import BackboneSpec
+from skinlesion.serving.model import load_run
 from skinlesion.training.build import build, open_data
 from skinlesion.training.config import read_job, resolve
 from skinlesion.training.run import run
@@ -22,7 +23,7 @@ SIZES = {"inception_resnet_v2": 96, "baseline/inception_v3": 96}  # which take n
 # Together every choice that has to do with the backbone.
 LEARNED = (
     "attention=spectral teacher=crckd teacher.start=0 augment=cutout sampler=balanced loss=mwnl "
-    "+backbone.drop_block.size=5 +backbone.drop_block.probability=0.01"
+    "data.region=fourth_channel +backbone.drop_block.size=5 +backbone.drop_block.probability=0.01"
 )
 FROZEN = (
     "freeze=true attention=spectral attention.transform=dft metadata=gessert pooling=average "
@@ -77,7 +78,7 @@ def test_every_choice_takes_a_step_with_every_backbone(config, backbone, choices
     [
         (64, "augment=cutout data.resident=true sampler=balanced"),
         (64, "augment=cutout backbone=baseline/efficientnet_lite0"),
-        (160, f"augment=randaugment {VIT}"),
+        (160, f"augment=randaugment data.region=fourth_channel {VIT}"),
         (64, "experiment=yao backbone=baseline/regnety_032"),  # with DropBlock
     ],
 )
@@ -86,3 +87,12 @@ def test_a_rivals_choice_runs(config, size, choices):
     directory = run(config(*words, f"backbone.input_size={size}"))
     assert pd.read_csv(directory.history)["train_loss"].notna().tolist() == [True]
     assert directory.done.exists()
+    if "fourth_channel" in choices:
+        with pytest.raises(SkinlesionError, match="which a picture does not have"):
+            load_run(directory.path)
+
+
+@pytest.mark.parametrize("choice", ["metadata=gessert", "hidden=8 hidden_norm=batch"])
+def test_a_batch_norm_over_vectors_refuses_batches_of_one(config, choice):
+    with pytest.raises(SkinlesionError, match=r"batch_size=1: .* at least 2"):
+        run(config("batch_size=1", *choice.split()))

@@ -58,7 +58,7 @@ def mistakes(part: Measured, about: str, images: RunImages) -> Figure:
     panels = body.subplots(len(rows), squeeze=False, height_ratios=heights)[:, 0]
     for c, (row, height, axes) in enumerate(zip(rows, heights, panels, strict=True)):
         for k, (i, (above, below)) in enumerate(zip(row, texts[c], strict=False)):
-            image = Image.fromarray(images.pixels(ids[i]))
+            image = Image.fromarray(images.pixels(ids[i])[..., :3])  # a mask behind it is not shown
             side = min(PIXELS, *image.size)
             square = ImageOps.fit(image, (side, side))  # as the network sees it
             _place(axes, square, 1.12 * k, 0, above, color="black")
