@@ -7,12 +7,10 @@ that ours differ less from what it has seen.
 """
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
-Pixels = NDArray[np.uint8]
+if TYPE_CHECKING:  # --help of the commands that have --tta need not wait for it
+    import numpy as np
 
 VIEWS = {"flips": 4, "crops": 16}  # how many, and how many times as long it takes
 TTA = "the mean over flips (4 times the time) or crops (16 times); default: as the run was measured"
@@ -20,8 +18,10 @@ SHARE = 7 / 8  # of the side
 GRID = 4  # crops along a side
 
 
-def views(images: Pixels, tta: str | None) -> Iterator[Pixels]:
+def views(images: "np.ndarray", tta: str | None) -> "Iterator[np.ndarray]":
     """Yield each view of images (B, S, S, C) uint8, of the same shape; None: the images alone."""
+    import numpy as np
+
     if tta == "crops":
         side = images.shape[1]
         places = np.linspace(0, (1 - SHARE) * side, GRID)
@@ -40,14 +40,19 @@ def tta_of(asked: str | None, own: str | None) -> str | None:
 
 
 def mean_over_views(
-    predict: Callable[[Pixels], NDArray], images: Pixels, tta: str | None
-) -> NDArray:
-    """Return the mean of what is predicted, (B, C), for each view of images (B, S, S, 3)."""
+    predict: "Callable[[np.ndarray], np.ndarray]", images: "np.ndarray", tta: str | None
+) -> "np.ndarray":
+    """Return the mean of what is predicted, (B, C), for each view of images (B, S, S, C)."""
+    import numpy as np
+
     return np.mean([predict(view) for view in views(images, tta)], axis=0)
 
 
-def _enlarged(image: Pixels, box: tuple[float, float, float, float]) -> Pixels:
-    def resized(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _enlarged(image: "np.ndarray", box: tuple[float, float, float, float]) -> "np.ndarray":
+    import numpy as np
+    from PIL import Image
+
+    def resized(channel: "np.ndarray") -> "np.ndarray":
         whole = Image.fromarray(channel)
         return np.asarray(whole.resize(whole.size, Image.Resampling.BILINEAR, box=box))
 

@@ -120,7 +120,7 @@ def test_what_cannot_be_a_class_is_said(describe, options, message):
 
 
 def test_download_fetches_into_the_folder_that_the_readme_names(monkeypatch, capsys):
-    monkeypatch.setattr(download, "download", lambda *arguments: list(map(str, arguments)))
+    monkeypatch.setattr(download, "download", lambda *arguments, **_: list(map(str, arguments)))
     assert main(["data", "download"]) == 0
     assert capsys.readouterr().out.splitlines()[:2] == [
         "data/ham10000",
