@@ -1,9 +1,4 @@
-"""Where a network looks: its soft-attention maps, and Grad-CAM on the same feature map.
-
-Soft attention (paper section 4.2) multiplies the feature map by the sum of its maps, whatever the
-class. Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391; here captum's) says which positions of the
-feature map speak for one class.
-"""
+"""Where a network looks in an image: what `skinlesion.serving.saliency` computes, to be shown."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from skinlesion.data.pixels import AnyImage, read_image, to_square
 from skinlesion.errors import SkinlesionError
 from skinlesion.serving.model import LesionModel, Prediction
-
-Floats = NDArray[np.float64]
+from skinlesion.serving.saliency import Floats, attention_maps, grad_cam, kernel_shap
 
 COLOURS = "viridis"  # unlike any skin, even in lightness, also for the colour-blind
 
@@ -33,6 +26,7 @@ class Explanation:
         target: the class that Grad-CAM speaks for.
         maps: (K, h, w) attention maps, each summing to 1; None for a network without attention.
         cam: (h, w) Grad-CAM in [0, 1]: 1 speaks most for the target, 0 not at all.
+        shap: (h, w) Kernel SHAP, what each part adds to the target's probability; None: not asked.
     """
 
     image: NDArray[np.uint8]
@@ -40,6 +34,7 @@ class Explanation:
     target: str
     maps: Floats | None
     cam: Floats
+    shap: Floats | None = None
 
     @property
     def attention(self) -> Floats | None:
@@ -63,6 +58,7 @@ def explain(
     image: AnyImage,
     metadata: Mapping[str, Any] | None = None,
     target: str | None = None,
+    samples: int = 0,
 ) -> Explanation:
     """Return where a model looks in an image.
 
@@ -71,6 +67,7 @@ def explain(
         image: see `read_image`.
         metadata: by property; what is not given counts as unknown.
         target: the class to explain; None for the predicted one.
+        samples: of Kernel SHAP; 0: none of it.
 
     Raises:
         SkinlesionError: as `LesionModel.predict`; if there is no such class, or the network's cut
@@ -83,18 +80,10 @@ def explain(
     target = target or prediction.label
     row = model.encoder.encode_typed([metadata or {}])
     batch, encoded = model.as_batch(fitted[None]), torch.from_numpy(row).to(model.device)
-    network = model.network
-    with torch.no_grad():
-        t = network.backbone(batch)  # (1, C, h, w)
-        if t.ndim != 4:
-            raise SkinlesionError(
-                f"the cut {network.backbone.spec.cut} gives a vector and no feature map: there are "
-                "no positions to look at."
-            )
-        attention: Any = network.attention
-        soft = hasattr(attention, "maps")  # a spectral layer has none
-        maps = attention.maps(t)[0].cpu().double().numpy() if soft else None
-    return Explanation(fitted, prediction, target, maps, _grad_cam(model, batch, encoded, target))
+    given = (model.network, batch, encoded, model.classes.index(target))
+    maps, cam = attention_maps(model.network, batch), grad_cam(*given)
+    shap = kernel_shap(*given, samples=samples) if samples else None
+    return Explanation(fitted, prediction, target, maps, cam, shap)
 
 
 def overlay(image: NDArray[np.uint8], values: Floats, high: float) -> NDArray[np.uint8]:
@@ -107,17 +96,3 @@ def overlay(image: NDArray[np.uint8], values: Floats, high: float) -> NDArray[np
     share = np.clip(enlarged[0, 0].numpy() / high, 0, 1)  # (S, S)
     colour = matplotlib.colormaps[COLOURS](share)[..., :3]  # (S, S, 3)
     return (255 * (0.5 * colour + 0.5 * image / 255)).round().astype(np.uint8)
-
-
-def _grad_cam(model: LesionModel, batch: Tensor, encoded: Tensor, target: str) -> Floats:
-    from captum.attr import LayerGradCam
-
-    cam = LayerGradCam(model.network, model.network.backbone)
-    found = cam.attribute(
-        batch,
-        target=model.classes.index(target),
-        additional_forward_args=(encoded,),
-        relu_attributions=True,
-    )
-    values = found[0, 0].detach().cpu().double().numpy()  # (h, w)
-    return values / values.max() if values.max() > 0 else values

@@ -33,6 +33,7 @@ EXPLAIN = """\
 examples:
   skinlesion explain runs/mobilenet_v2/6c516296a2/seed0 lesion.jpg --age 45
   skinlesion explain model.safetensors photos/ --csv photos.csv --class mel --out maps
+  skinlesion explain RUN photos/ --check                  # do they show what was learnt?
 
 Each image gives a figure, <image>_attention.png and .pdf: the attention maps, their sum over the
 image, and Grad-CAM for the predicted class or the one named. Both show where a network looks, not
@@ -96,6 +97,13 @@ def explain(parser: argparse.ArgumentParser) -> Run:
     _add_images(parser)
     whose = "whose Grad-CAM (default: the predicted)"
     parser.add_argument("--class", dest="target", metavar="CLASS", help=whose)
+    add = parser.add_argument
+    which = "some of soft-attention, grad-cam, kernel-shap (default: the first two)"
+    add("--method", metavar="A,B", help=which)
+    often = "of Kernel SHAP (default: 500)"
+    add("--samples", type=int, default=500, metavar="N", help=often)
+    trust = "instead: how far they can be trusted; of a run, also against its other seeds"
+    add("--check", action="store_true", help=trust)
     where = "for the figures (default: .)"
     parser.add_argument("--out", type=Path, default=Path(), metavar="FOLDER", help=where)
     return _explain
@@ -238,6 +246,8 @@ def _predictions(
 def _explain(options: argparse.Namespace) -> int:
     """Explain and draw; return 1 if an image could not be read."""
     _needs_torch(options.model, "explain")
+    if options.samples < 1:
+        raise SkinlesionError(f"--samples {options.samples}: expected 1 or more.")
     model, images, rows = _open_all(options)
 
     from tqdm import tqdm
@@ -246,7 +256,20 @@ def _explain(options: argparse.Namespace) -> int:
     from skinlesion.reporting.figures.gallery import explanation_figure
     from skinlesion.reporting.figures.style import save
     from skinlesion.serving.attention import explain as explained
+    from skinlesion.serving.saliency import METHODS
 
+    attends, usual = hasattr(model.network.attention, "maps"), [*METHODS][:2]
+    methods = [*dict.fromkeys(options.method.split(","))] if options.method else usual
+    if unknown := [name for name in methods if name not in METHODS]:
+        raise SkinlesionError(
+            f"--method {listing(unknown)}: expected some of {', '.join(METHODS)}."
+        )
+    if options.method and "soft-attention" in methods and not attends:
+        raise SkinlesionError("--method soft-attention: this network has no soft attention.")
+    if options.check:
+        every = [name for name in METHODS if attends or name != "soft-attention"]
+        return _check(options, model, images, rows, methods if options.method else every)
+    samples = options.samples if "kernel-shap" in methods else 0
     broken = 0
     for path, row in zip(tqdm(images, "explaining", disable=None), rows, strict=True):
         try:
@@ -255,10 +278,53 @@ def _explain(options: argparse.Namespace) -> int:
             broken += 1
             tqdm.write(f"error: {error}", file=sys.stderr)
             continue
-        figure = explanation_figure(explained(model, image, row, options.target), path.name)
+        explanation = explained(model, image, row, options.target, samples)
+        figure = explanation_figure(explanation, path.name, methods)
         out = save(figure, options.out / f"{path.stem}_attention.png")
         tqdm.write(str(out), file=sys.stdout)
     return int(broken > 0)
+
+
+def _check(
+    options: argparse.Namespace,
+    model: Any,
+    images: Sequence[Path],
+    rows: Sequence[Mapping[str, Any]],
+    methods: Sequence[str],
+) -> int:
+    """Check explanations, print how alike they stay, and write a table and a figure."""
+    import pandas as pd
+    from tqdm import tqdm
+
+    from skinlesion.data.pixels import read_image
+    from skinlesion.files import replacing
+    from skinlesion.reporting.figures.gallery import trust_figure
+    from skinlesion.reporting.figures.style import save
+    from skinlesion.serving.explain_check import as_text, check_image
+    from skinlesion.serving.model import load_run
+
+    if options.target is not None and options.target not in model.classes:
+        expected = f"expected {', '.join(model.classes)}"
+        raise SkinlesionError(f"there is no class {options.target}: {expected}.")
+    pixels = [model.fitted(read_image(path)) for path in images]
+    beside = sorted(options.model.resolve().parent.glob("seed*/checkpoints/best.ckpt"))
+    own = options.model.resolve()
+    others = [load_run(path.parents[1]) for path in beside if path.parents[1] != own]
+    if not others:
+        print("no other seed of this run is there to compare with", file=sys.stderr)
+    found = []
+    for path, image, row in zip(tqdm(images, "checking", disable=None), pixels, rows, strict=True):
+        given = (model, others, image, row, methods, options.target)
+        checked = check_image(*given, samples=options.samples)
+        found += [(path.name, *each) for each in checked]
+    frame = pd.DataFrame(found, columns=["image", "method", "check", "ssim"])
+    print(as_text(frame))
+    table = options.out / "explain_check.csv"
+    with replacing(table) as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.4f")
+    print(table)
+    print(save(trust_figure(frame, str(options.model)), table.with_suffix(".png")))
+    return 0
 
 
 def _export(options: argparse.Namespace) -> None:

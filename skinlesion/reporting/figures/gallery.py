@@ -6,7 +6,7 @@ run's images, or what explains the image of an id. Attention is drawn as multipl
 """
 
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -137,16 +137,22 @@ def class_panel(part: Measured, about: str, explain: Callable[[str], "Explanatio
 
 
 @in_style
-def explanation_figure(explanation: "Explanation", name: str) -> Figure:
-    """Draw one image, the sum of its attention maps and Grad-CAM over it, and each map.
+def explanation_figure(
+    explanation: "Explanation",
+    name: str,
+    methods: Sequence[str] = ("soft-attention", "grad-cam"),
+) -> Figure:
+    """Draw an image, the sum of its attention maps, Grad-CAM and Kernel SHAP over it, and each map.
 
     Args:
         explanation: see `skinlesion.serving.attention.explain`.
         name: of the image.
+        methods: which of them, by their names on the command line.
     """
     from skinlesion.serving.attention import COLOURS, overlay, top_of_scale
 
     maps, attention, prediction = explanation.maps, explanation.attention, explanation.prediction
+    maps = maps if "soft-attention" in methods else None
     rows = 0 if maps is None else -(-len(maps) // COLUMNS)
     without = f", without {', '.join(prediction.missing)}" if prediction.missing else ""
     figure, body = new_figure(
@@ -158,8 +164,10 @@ def explanation_figure(explanation: "Explanation", name: str) -> Figure:
         HOW,
     )
     parts: Any = body.subfigures(2, height_ratios=[3.5, 1.2 * rows + 0.01])
-    panels = parts[0].subplots(1, 3)
-    shown = [("as the network is fed", explanation.image, 0.0), ("no soft attention", None, 0.0)]
+    panels = parts[0].subplots(1, max(3, 1 + len(methods)))
+    shown: list[tuple[str, Any, float]] = [("as the network is fed", explanation.image, 0.0)]
+    if "soft-attention" in methods:
+        shown.append(("no soft attention", None, 0.0))
     if maps is not None and attention is not None:
         high = top_of_scale(attention)
         span = f"{attention.min():.2f} to {attention.max():.2f}"
@@ -176,9 +184,15 @@ def explanation_figure(explanation: "Explanation", name: str) -> Figure:
             _place(below, values, x, y, cmap=COLOURS, norm=Normalize(0, highest))
         below.set_title(f"each map, dark 0, bright {highest:.1f} times its mean")
         _blank(below, 1.04 * COLUMNS, 1.04 - 1.04 * rows, {})
-    nothing = "" if explanation.cam.any() else ": nothing speaks for it"
-    cam = overlay(explanation.image, explanation.cam, 1)
-    shown.append((f"Grad-CAM for {explanation.target}{nothing}", cam, 1.0))
+    if "grad-cam" in methods:
+        nothing = "" if explanation.cam.any() else ": nothing speaks for it"
+        cam = overlay(explanation.image, explanation.cam, 1)
+        shown.append((f"Grad-CAM for {explanation.target}{nothing}", cam, 1.0))
+    if explanation.shap is not None:
+        adds = np.maximum(explanation.shap, 0)
+        title = f"Kernel SHAP for {explanation.target}: adds up to {adds.max():.2f}"
+        shown.append((title, overlay(explanation.image, adds / max(adds.max(), 1e-12), 1), 0.0))
+    shown += [("", None, 0.0)] * (len(panels) - len(shown))
     for axes, (title, image, high) in zip(panels, shown, strict=True):
         axes.set_title(title)
         axes.set_axis_off()
@@ -191,6 +205,34 @@ def explanation_figure(explanation: "Explanation", name: str) -> Figure:
             parts[0].colorbar(
                 scale, ax=axes, anchor=(0, 1), ticks=[0, 1, high], format="{x:.3g}", **under
             )
+    return figure
+
+
+@in_style
+def trust_figure(found: Any, name: str) -> Figure:
+    """Draw how alike explanations stay in each check, a line a method: mean and range over images.
+
+    `found` has a row for each image, method and check, and their `ssim`; the checks are in order.
+    """
+    about = (
+        f"{name}; {found['image'].nunique()} images; band: from the least to the most alike image"
+    )
+    note = (
+        "1 is the same map. It should be so again, and fall where layers are randomised, from the "
+        "last one on; a line that stays high there does not show what the network has learnt."
+    )
+    figure, body = new_figure(8, 3.6, "How far can explanations be trusted?", about, note)
+    axes: Any = body.subplots()
+    checks = found["check"].unique().tolist()
+    for method, rows in found.groupby("method", sort=False):
+        by_check = rows.groupby("check")["ssim"]
+        least, mean, most = (
+            of.reindex(checks) for of in (by_check.min(), by_check.mean(), by_check.max())
+        )
+        (line,) = axes.plot(checks, mean, marker="o", label=method)
+        axes.fill_between(checks, least, most, color=line.get_color(), alpha=0.15, linewidth=0)
+    axes.set(ylabel="SSIM with the explanation itself", ylim=(min(0.0, found["ssim"].min()), 1.02))
+    axes.legend()
     return figure
 
 

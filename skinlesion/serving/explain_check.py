@@ -1,0 +1,110 @@
+"""Whether what explains a network can be trusted: the checks of Young et al. 2019.
+
+arXiv:1908.06612; the second is Adebayo et al.'s (2018, arXiv:1810.03292). An explanation should
+come out the same again, should change when what the network has learnt is destroyed, and should be
+alike between networks that differ in their seed alone. Likeness is the structural similarity
+(SSIM, Wang et al. 2004, doi:10.1109/TIP.2003.819861) of two maps, each stretched to [0, 1] and
+enlarged to the image: 1 for the same. Explanations that stay alike while layers are randomised do
+not show what the network has learnt.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from skinlesion.models.classifier import Classifier
+from skinlesion.serving.model import LesionModel
+from skinlesion.serving.saliency import METHODS, Floats
+from skinlesion.text import aligned, number
+
+STAGES = (0.25, 0.5, 0.75, 1.0)  # shares of the layers, from the last one on
+AGAIN, LAST, SEEDS = "the same again", "last layer", "another seed"
+
+
+def similarity(one: Floats, other: Floats, size: int) -> float:
+    """Return the SSIM of two maps (h, w), as the module says; size is that of the image, S."""
+    stretched = []
+    for values in (one, other):
+        apart = float(np.ptp(values))
+        values = (values - values.min()) / apart if apart > 0 else np.zeros_like(values)
+        tensor = torch.from_numpy(values)[None, None]
+        stretched.append(nn.functional.interpolate(tensor, size=(size, size), mode="bilinear"))
+    found: Any = structural_similarity_index_measure(stretched[0], stretched[1], data_range=1.0)
+    return float(found)
+
+
+def randomised(network: Classifier, seed: int = 0) -> Iterator[tuple[str, Classifier]]:
+    """Yield a copy of the network whose layers are randomised one after another from the last on.
+
+    Each weight is moved to another place of its tensor, so that their distribution stays. It is the
+    same copy each time, with the name of the stage.
+    """
+    copied = copy.deepcopy(network).eval()  # the copy of a graph is in training mode
+    generator = torch.Generator().manual_seed(seed)
+    layers = [m for m in copied.modules() if [*m.parameters(recurse=False)]][::-1]
+    stages = {LAST: 1} | {f"{share:.0%} of layers": round(share * len(layers)) for share in STAGES}
+    done = 0
+    for name, until in stages.items():
+        for layer in layers[done:until]:
+            for weight in layer.parameters(recurse=False):
+                order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
+                weight.data = weight.data.flatten()[order].view_as(weight)
+        done = max(done, until)
+        yield name, copied
+
+
+def check_image(
+    model: LesionModel,
+    others: Sequence[LesionModel],
+    image: np.ndarray,
+    metadata: Mapping[str, Any],
+    methods: Sequence[str],
+    target: str | None = None,
+    **options: Any,
+) -> list[tuple[str, str, float]]:
+    """Return (method, check, similarity) of each method and check for one image.
+
+    Args:
+        model: whose explanations are checked.
+        others: of other seeds.
+        image: (S, S, 3) uint8, of the network's size.
+        metadata: by property.
+        methods: of `METHODS`.
+        target: the class that is explained; None for the predicted one.
+        options: of Kernel SHAP.
+
+    Raises:
+        SkinlesionError: if a method does not suit the network.
+    """
+    target = target or model.predict_batch(image[None], [metadata])[0].label
+    place = model.classes.index(target)
+
+    def explained(own: LesionModel, network: Classifier, method: str, seed: int = 0) -> Floats:
+        row: Tensor = torch.from_numpy(own.encoder.encode_typed([metadata])).to(own.device)
+        given = options if method == "kernel-shap" else {}
+        return METHODS[method](network, own.as_batch(image[None]), row, place, seed, **given)
+
+    usual = {method: explained(model, model.network, method) for method in methods}
+    found = [(m, AGAIN, explained(model, model.network, m, seed=1)) for m in methods]
+    for stage, network in randomised(model.network):
+        found += [(method, stage, explained(model, network, method)) for method in methods]
+    for other in others:
+        found += [(method, SEEDS, explained(other, other.network, method)) for method in methods]
+    return [(m, check, similarity(usual[m], values, model.size)) for m, check, values in found]
+
+
+def as_text(found: pd.DataFrame) -> str:
+    """Return the mean similarity of each method in each check, over images, as text.
+
+    The columns are image, method, check and ssim.
+    """
+    mean = found.groupby(["method", "check"], sort=False)["ssim"].mean()
+    methods, checks = (found[name].unique().tolist() for name in ("method", "check"))
+    rows = [[method, *(number(mean[method, check]) for check in checks)] for method in methods]
+    return aligned([["SSIM", *checks], None, *rows])
