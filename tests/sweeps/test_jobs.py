@@ -18,7 +18,7 @@ STUDIES = [
     "resnet50",
     "rivals",
 ]
-STUDIES += ["truncation", "truncation_small", "yao_search"]
+STUDIES += ["truncation", "truncation_small", "yao_search", "yao_steps"]
 
 
 def test_the_sweeps_are_those_of_the_paper_and_the_studies():

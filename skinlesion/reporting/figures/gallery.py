@@ -33,6 +33,10 @@ HOW = (
     "Attention: multiples of its mean, 1 is looking everywhere alike. Grad-CAM: 1 speaks most for "
     "the class. Both show where a network looks, not why, nor whether it is right."
 )
+SHAP = (
+    " Kernel SHAP: bright is what adds most to the probability when it is shown, dark what adds "
+    "nothing or takes from it."
+)
 
 
 @in_style
@@ -155,13 +159,14 @@ def explanation_figure(
     maps = maps if "soft-attention" in methods else None
     rows = 0 if maps is None else -(-len(maps) // COLUMNS)
     without = f", without {', '.join(prediction.missing)}" if prediction.missing else ""
+    width = 9.4 * max(3, 1 + len(methods)) / 3
     figure, body = new_figure(
-        9.4,
+        width,
         3.5 + 1.2 * rows,
         f"Where the network looks: {name}",
         f"predicted {prediction.label} ({prediction.probabilities[prediction.label]:.2f} "
         f"calibrated){without}; {'x'.join(map(str, explanation.cam.shape))} positions, enlarged",
-        HOW,
+        HOW + (SHAP if explanation.shap is not None else ""),
     )
     parts: Any = body.subfigures(2, height_ratios=[3.5, 1.2 * rows + 0.01])
     panels = parts[0].subplots(1, max(3, 1 + len(methods)))
