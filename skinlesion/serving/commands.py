@@ -100,8 +100,8 @@ def explain(parser: argparse.ArgumentParser) -> Run:
     add = parser.add_argument
     which = "some of soft-attention, grad-cam, kernel-shap (default: the first two)"
     add("--method", metavar="A,B", help=which)
-    often = "of Kernel SHAP (default: 500)"
-    add("--samples", type=int, default=500, metavar="N", help=often)
+    often = "images with hidden parts that Kernel SHAP asks about (default: 2500)"
+    add("--samples", type=int, default=2500, metavar="N", help=often)
     trust = "instead: how far they can be trusted; of a run, also against its other seeds"
     add("--check", action="store_true", help=trust)
     where = "for the figures (default: .)"
@@ -300,23 +300,28 @@ def _check(
     from skinlesion.files import replacing
     from skinlesion.reporting.figures.gallery import trust_figure
     from skinlesion.reporting.figures.style import save
-    from skinlesion.serving.explain_check import as_text, check_image
+    from skinlesion.serving.explain_check import as_text, check_image, siblings
     from skinlesion.serving.model import load_run
 
     if options.target is not None and options.target not in model.classes:
         expected = f"expected {', '.join(model.classes)}"
         raise SkinlesionError(f"there is no class {options.target}: {expected}.")
-    pixels = [model.fitted(read_image(path)) for path in images]
-    beside = sorted(options.model.resolve().parent.glob("seed*/checkpoints/best.ckpt"))
-    own = options.model.resolve()
-    others = [load_run(path.parents[1]) for path in beside if path.parents[1] != own]
+    others = [load_run(path, options.device) for path in siblings(options.model)]
     if not others:
         print("no other seed of this run is there to compare with", file=sys.stderr)
-    found = []
-    for path, image, row in zip(tqdm(images, "checking", disable=None), pixels, rows, strict=True):
+    found, broken = [], 0
+    for path, row in zip(tqdm(images, "checking", disable=None), rows, strict=True):
+        try:
+            image = model.fitted(read_image(path))
+        except SkinlesionError as error:
+            broken += 1
+            tqdm.write(f"error: {error}", file=sys.stderr)
+            continue
         given = (model, others, image, row, methods, options.target)
         checked = check_image(*given, samples=options.samples)
         found += [(path.name, *each) for each in checked]
+    if not found:
+        return 1
     frame = pd.DataFrame(found, columns=["image", "method", "check", "ssim"])
     print(as_text(frame))
     table = options.out / "explain_check.csv"
@@ -324,7 +329,7 @@ def _check(
         frame.to_csv(temporary, index=False, float_format="%.4f")
     print(table)
     print(save(trust_figure(frame, str(options.model)), table.with_suffix(".png")))
-    return 0
+    return int(broken > 0)
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -5,11 +5,13 @@ come out the same again, should change when what the network has learnt is destr
 alike between networks that differ in their seed alone. Likeness is the structural similarity
 (SSIM, Wang et al. 2004, doi:10.1109/TIP.2003.819861) of two maps, each stretched to [0, 1] and
 enlarged to the image: 1 for the same. Explanations that stay alike while layers are randomised do
-not show what the network has learnt.
+not show what the network has learnt. Stretching makes much of attention that is nearly flat, so it
+is compared as it is drawn, too.
 """
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,23 +21,42 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from skinlesion.models.classifier import Classifier
-from skinlesion.serving.model import LesionModel
+from skinlesion.serving.attention import top_of_scale
+from skinlesion.serving.model import LesionModel, run_directory
 from skinlesion.serving.saliency import METHODS, Floats
 from skinlesion.text import aligned, number
 
 STAGES = (0.25, 0.5, 0.75, 1.0)  # shares of the layers, from the last one on
 AGAIN, LAST, SEEDS = "the same again", "last layer", "another seed"
+DRAWN = "soft-attention, as drawn"
+
+
+def siblings(path: Path) -> list[Path]:
+    """Return the finished runs of other seeds beside a run, or beside that of a checkpoint."""
+    own = run_directory(path).path.resolve()
+    seeds = sorted(own.parent.glob("seed*")) if own.is_dir() else []  # beside a file are none
+    beside = [run_directory(seed) for seed in seeds if seed != own]
+    return [run.path for run in beside if run.best.exists() and run.predictions.exists()]
 
 
 def similarity(one: Floats, other: Floats, size: int) -> float:
-    """Return the SSIM of two maps (h, w), as the module says; size is that of the image, S."""
-    stretched = []
-    for values in (one, other):
-        apart = float(np.ptp(values))
-        values = (values - values.min()) / apart if apart > 0 else np.zeros_like(values)
-        tensor = torch.from_numpy(values)[None, None]
-        stretched.append(nn.functional.interpolate(tensor, size=(size, size), mode="bilinear"))
-    found: Any = structural_similarity_index_measure(stretched[0], stretched[1], data_range=1.0)
+    """Return the SSIM of two maps (h, w), stretched; NaN where the first one says nothing.
+
+    Size is that of the image, S.
+    """
+    if not np.ptp(one):  # such as Grad-CAM of a class that nothing speaks for
+        return float("nan")
+    apart = float(np.ptp(other)) or 1.0
+    return ssim((one - one.min()) / np.ptp(one), (other - other.min()) / apart, size)
+
+
+def ssim(one: Floats, other: Floats, size: int) -> float:
+    """Return the SSIM of two maps (h, w) in [0, 1], enlarged to (size, size)."""
+    large = [
+        nn.functional.interpolate(torch.from_numpy(v)[None, None], (size, size), mode="bilinear")
+        for v in (one, other)
+    ]
+    found: Any = structural_similarity_index_measure(large[0], large[1], data_range=1.0)
     return float(found)
 
 
@@ -70,6 +91,9 @@ def check_image(
 ) -> list[tuple[str, str, float]]:
     """Return (method, check, similarity) of each method and check for one image.
 
+    Kernel SHAP draws anew each time: networks that are asked the same would share its noise, and
+    look alike by that.
+
     Args:
         model: whose explanations are checked.
         others: of other seeds.
@@ -85,18 +109,23 @@ def check_image(
     target = target or model.predict_batch(image[None], [metadata])[0].label
     place = model.classes.index(target)
 
-    def explained(own: LesionModel, network: Classifier, method: str, seed: int = 0) -> Floats:
+    def explained(own: LesionModel, network: Classifier, method: str, seed: int = 1) -> Floats:
         row: Tensor = torch.from_numpy(own.encoder.encode_typed([metadata])).to(own.device)
         given = options if method == "kernel-shap" else {}
         return METHODS[method](network, own.as_batch(image[None]), row, place, seed, **given)
 
-    usual = {method: explained(model, model.network, method) for method in methods}
-    found = [(m, AGAIN, explained(model, model.network, m, seed=1)) for m in methods]
+    usual = {method: explained(model, model.network, method, seed=0) for method in methods}
+    found = [(m, AGAIN, explained(model, model.network, m)) for m in methods]
     for stage, network in randomised(model.network):
         found += [(method, stage, explained(model, network, method)) for method in methods]
     for other in others:
         found += [(method, SEEDS, explained(other, other.network, method)) for method in methods]
-    return [(m, check, similarity(usual[m], values, model.size)) for m, check, values in found]
+    alike = [(m, check, similarity(usual[m], values, model.size)) for m, check, values in found]
+    for method, check, values in found:
+        if method == "soft-attention":
+            before, after = (v / top_of_scale(v) for v in (usual[method], values))
+            alike.append((DRAWN, check, ssim(before, after, model.size)))
+    return alike
 
 
 def as_text(found: pd.DataFrame) -> str:
