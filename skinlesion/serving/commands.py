@@ -38,7 +38,11 @@ examples:
 Each image gives a figure, <image>_attention.png and .pdf: the attention maps, their sum over the
 image, and Grad-CAM for the predicted class or the one named. Both show where a network looks, not
 why, nor whether it is right. The panel of a run's own images, by class, is one of its figures:
-skinlesion figures RUN."""
+skinlesion figures RUN.
+
+--check explains each image again, with more and more layers as they were before training, and by
+the run's other seeds, and writes explain_check.csv, .png and .pdf: an explanation that stays alike
+when the network has learnt nothing does not show what it learnt (Young et al. 2019)."""
 EXPORT = f"""\
 formats:
 {chr(10).join(f"  {kind:<12} {known.file:<18} {known.about}" for kind, known in FORMATS.items())}

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from skinlesion.models.classifier import Classifier
+from skinlesion.models.classifier import Classifier, build_classifier
 from skinlesion.serving.attention import top_of_scale
 from skinlesion.serving.model import LesionModel, run_directory
 from skinlesion.serving.saliency import METHODS, Floats
@@ -60,23 +60,29 @@ def ssim(one: Floats, other: Floats, size: int) -> float:
     return float(found)
 
 
-def randomised(network: Classifier, seed: int = 0) -> Iterator[tuple[str, Classifier]]:
-    """Yield a copy of the network whose layers are randomised one after another from the last on.
+def randomised(
+    network: Classifier, described: Mapping[str, Any], seed: int = 0
+) -> Iterator[tuple[str, Classifier]]:
+    """Yield a copy of the network whose layers are as before training, from the last one on.
 
-    Each weight is moved to another place of its tensor, so that their distribution stays. It is the
-    same copy each time, with the name of the stage.
+    They get the weights and statistics of another network that has learnt nothing. It is the same
+    copy each time, with the name of the stage.
+
+    Args:
+        network: stays as it is.
+        described: the arguments of `build_classifier`.
+        seed: of the other network.
     """
     copied = copy.deepcopy(network).eval()  # the copy of a graph is in training mode
-    generator = torch.Generator().manual_seed(seed)
-    layers = [m for m in copied.modules() if [*m.parameters(recurse=False)]][::-1]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        fresh = build_classifier(**described).state_dict()
+    named = copied.named_modules()
+    layers = [name for name, m in named if [*m.parameters(recurse=False)]][::-1]
     stages = {LAST: 1} | {f"{share:.0%} of layers": round(share * len(layers)) for share in STAGES}
-    done = 0
     for name, until in stages.items():
-        for layer in layers[done:until]:
-            for weight in layer.parameters(recurse=False):
-                order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
-                weight.data = weight.data.flatten()[order].view_as(weight)
-        done = max(done, until)
+        chosen = [key for key in fresh if key.rpartition(".")[0] in layers[:until]]
+        copied.load_state_dict({key: fresh[key] for key in chosen}, strict=False)
         yield name, copied
 
 
@@ -116,7 +122,7 @@ def check_image(
 
     usual = {method: explained(model, model.network, method, seed=0) for method in methods}
     found = [(m, AGAIN, explained(model, model.network, m)) for m in methods]
-    for stage, network in randomised(model.network):
+    for stage, network in randomised(model.network, model.description["network"]):
         found += [(method, stage, explained(model, network, method)) for method in methods]
     for other in others:
         found += [(method, SEEDS, explained(other, other.network, method)) for method in methods]
