@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 # The aim, and what each may have at most until it is reached: it is lowered with what goes, and was
 # raised once more, from 13,930 and 11,670, for the last of the rivals and of the honest numbers.
 AIM = {"skinlesion": 11_000, "benchmarks": 900, "tests": 9_000}
-LINES = {"skinlesion": 14_930, "benchmarks": 1_340, "tests": 12_310}
+LINES = {"skinlesion": 15_010, "benchmarks": 1_340, "tests": 12_345}
 IMPORTED_AIM = (28, 3_500)  # files and lines of ours that training imports
 IMPORTED = (28, 3_990)  # 3,800 before the rivals of the paper were choices
 LISTING = """
