@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from skinlesion.data.pixels import AnyImage, read_image, to_square
-from skinlesion.errors import SkinlesionError
 from skinlesion.serving.model import LesionModel, Prediction
-from skinlesion.serving.saliency import Floats, attention_maps, grad_cam, kernel_shap
+from skinlesion.serving.saliency import Floats, attention_maps, attention_sum, grad_cam, kernel_shap
 
 COLOURS = "viridis"  # unlike any skin, even in lightness, also for the colour-blind
 
@@ -39,10 +38,7 @@ class Explanation:
     @property
     def attention(self) -> Floats | None:
         """(h, w) sum of the maps as multiples of its mean: 1 where it looks everywhere alike."""
-        if self.maps is None:
-            return None
-        total = self.maps.sum(axis=0)
-        return total / total.mean()
+        return None if self.maps is None else attention_sum(self.maps)
 
 
 def top_of_scale(attention: Floats) -> float:
@@ -73,14 +69,14 @@ def explain(
         SkinlesionError: as `LesionModel.predict`; if there is no such class, or the network's cut
             gives no feature map.
     """
-    if target is not None and target not in model.classes:
-        raise SkinlesionError(f"there is no class {target}: expected {', '.join(model.classes)}.")
+    if target is not None:
+        model.place(target)
     fitted = to_square(read_image(image), model.size)
     (prediction,) = model.predict_batch(fitted[None], [metadata or {}])
     target = target or prediction.label
     row = model.encoder.encode_typed([metadata or {}])
     batch, encoded = model.as_batch(fitted[None]), torch.from_numpy(row).to(model.device)
-    given = (model.network, batch, encoded, model.classes.index(target))
+    given = (model.network, batch, encoded, model.place(target))
     maps, cam = attention_maps(model.network, batch), grad_cam(*given)
     shap = kernel_shap(*given, samples=samples) if samples else None
     return Explanation(fitted, prediction, target, maps, cam, shap)

@@ -256,7 +256,6 @@ def _explain(options: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from skinlesion.data.pixels import read_image
     from skinlesion.reporting.figures.gallery import explanation_figure
     from skinlesion.reporting.figures.style import save
     from skinlesion.serving.attention import explain as explained
@@ -274,19 +273,31 @@ def _explain(options: argparse.Namespace) -> int:
         every = [name for name in METHODS if attends or name != "soft-attention"]
         return _check(options, model, images, rows, methods if options.method else every)
     samples = options.samples if "kernel-shap" in methods else 0
-    broken = 0
-    for path, row in zip(tqdm(images, "explaining", disable=None), rows, strict=True):
-        try:
-            image = read_image(path)
-        except SkinlesionError as error:
-            broken += 1
-            tqdm.write(f"error: {error}", file=sys.stderr)
-            continue
+    done = 0
+    for path, image, row in _whole(images, rows, "explaining"):
         explanation = explained(model, image, row, options.target, samples)
         figure = explanation_figure(explanation, path.name, methods)
         out = save(figure, options.out / f"{path.stem}_attention.png")
         tqdm.write(str(out), file=sys.stdout)
-    return int(broken > 0)
+        done += 1
+    return int(done < len(images))
+
+
+def _whole(
+    images: Sequence[Path], rows: Sequence[Mapping[str, Any]], doing: str
+) -> Iterator[tuple[Path, "np.ndarray", Mapping[str, Any]]]:
+    """Yield each image that can be read, its pixels (H, W, 3) and row, and say which cannot."""
+    from tqdm import tqdm
+
+    from skinlesion.data.pixels import read_image
+
+    for path, row in zip(tqdm(images, doing, disable=None), rows, strict=True):
+        try:
+            image = read_image(path)
+        except SkinlesionError as error:
+            tqdm.write(f"error: {error}", file=sys.stderr)
+            continue
+        yield path, image, row
 
 
 def _check(
@@ -298,32 +309,24 @@ def _check(
 ) -> int:
     """Check explanations, print how alike they stay, and write a table and a figure."""
     import pandas as pd
-    from tqdm import tqdm
 
-    from skinlesion.data.pixels import read_image
     from skinlesion.files import replacing
     from skinlesion.reporting.figures.gallery import trust_figure
     from skinlesion.reporting.figures.style import save
     from skinlesion.serving.explain_check import as_text, check_image, siblings
     from skinlesion.serving.model import load_run
 
-    if options.target is not None and options.target not in model.classes:
-        expected = f"expected {', '.join(model.classes)}"
-        raise SkinlesionError(f"there is no class {options.target}: {expected}.")
+    if options.target is not None:
+        model.place(options.target)
     others = [load_run(path, options.device) for path in siblings(options.model)]
     if not others:
         print("no other seed of this run is there to compare with", file=sys.stderr)
-    found, broken = [], 0
-    for path, row in zip(tqdm(images, "checking", disable=None), rows, strict=True):
-        try:
-            image = model.fitted(read_image(path))
-        except SkinlesionError as error:
-            broken += 1
-            tqdm.write(f"error: {error}", file=sys.stderr)
-            continue
-        given = (model, others, image, row, methods, options.target)
+    found, done = [], 0
+    for path, image, row in _whole(images, rows, "checking"):
+        given = (model, others, model.fitted(image), row, methods, options.target)
         checked = check_image(*given, samples=options.samples)
         found += [(path.name, *each) for each in checked]
+        done += 1
     if not found:
         return 1
     frame = pd.DataFrame(found, columns=["image", "method", "check", "ssim"])
@@ -333,7 +336,7 @@ def _check(
         frame.to_csv(temporary, index=False, float_format="%.4f")
     print(table)
     print(save(trust_figure(frame, str(options.model)), table.with_suffix(".png")))
-    return int(broken > 0)
+    return int(done < len(images))
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -69,7 +69,8 @@ def _run(options: argparse.Namespace) -> None:
         runs = [read_predictions(path) for path in seeds or [scored]]
         if options.by:
             print(by_groups([run.part(run.reported) for run in runs], known))
-        fitted = [read_predictions(path) for path in seeds or [options.predictions]]
+        # A folder has no val of its own; a run that is predicted anew has, by the same views.
+        fitted = [read_predictions(options.predictions)] if options.on else runs
         if options.sets:
             print(show_sets([*zip(fitted, runs, strict=True)], known))
         if options.calibration:

@@ -113,7 +113,7 @@ def check_image(
         SkinlesionError: if a method does not suit the network.
     """
     target = target or model.predict_batch(image[None], [metadata])[0].label
-    place = model.classes.index(target)
+    place = model.place(target)
 
     def explained(own: LesionModel, network: Classifier, method: str, seed: int = 1) -> Floats:
         row: Tensor = torch.from_numpy(own.encoder.encode_typed([metadata])).to(own.device)

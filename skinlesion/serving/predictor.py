@@ -90,6 +90,13 @@ class Predictor(ABC):
     def probabilities(self, images: Pixels, metadata: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return raw probabilities (B, C) for images (B, S, S, 3) and encoded metadata (B, M)."""
 
+    def place(self, label: str) -> int:
+        """Return where a class is among the outputs; SkinlesionError if there is no such class."""
+        if label not in self.classes:
+            expected = f"expected {', '.join(self.classes)}"
+            raise SkinlesionError(f"there is no class {label}: {expected}.")
+        return self.classes.index(label)
+
     def answers(self, images: Pixels, metadata: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the same as the mean over the views of each image."""
         return mean_over_views(lambda view: self.probabilities(view, metadata), images, self.tta)

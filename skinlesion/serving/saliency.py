@@ -27,58 +27,51 @@ SAMPLES = 2500  # of which superpixels are hidden, as theirs
 AT_ONCE = 50  # images
 
 
-def feature_map(network: Classifier, image: Tensor) -> Tensor:
-    """Return t (1, C, h, w) of an image (1, 3, S, S) uint8.
-
-    Raises:
-        SkinlesionError: if the network's cut gives a vector.
-    """
-    with torch.no_grad():
-        t: Tensor = network.backbone(image)
-    if t.ndim != 4:
-        raise SkinlesionError(
-            f"the cut {network.backbone.spec.cut} gives a vector and no feature map: there are "
-            "no positions to look at."
-        )
-    return t
-
-
 def attention_maps(network: Classifier, image: Tensor) -> Floats | None:
     """Return the soft-attention maps (K, h, w) of an image, None where a network has none."""
-    t, attention = feature_map(network, image), network.attention
+    attention: Any = network.attention
     if not hasattr(attention, "maps"):  # a spectral layer has none
         return None
     with torch.no_grad():
-        found: Any = attention.maps(t)  # type: ignore[union-attr,operator]
-    maps: Floats = found[0].cpu().double().numpy()
+        maps: Floats = attention.maps(network.backbone(image))[0].cpu().double().numpy()
     return maps
+
+
+def attention_sum(maps: Floats) -> Floats:
+    """Return the sum (h, w) of maps (K, h, w) as multiples of its mean: 1 is everywhere alike."""
+    total = maps.sum(axis=0)
+    return total / total.mean()
 
 
 def soft_attention(
     network: Classifier, image: Tensor, metadata: Tensor, target: int, seed: int = 0
 ) -> Floats:
-    """Return the sum of the maps as multiples of its mean, (h, w).
-
-    Raises:
-        SkinlesionError: if the network has none.
-    """
+    """Return `attention_sum` of an image; SkinlesionError if the network has no soft attention."""
     maps = attention_maps(network, image)
     if maps is None:
         raise SkinlesionError("--method soft-attention: this network has none (attention=…).")
-    total = maps.sum(axis=0)
-    return total / total.mean()
+    return attention_sum(maps)
 
 
 def grad_cam(
     network: Classifier, image: Tensor, metadata: Tensor, target: int, seed: int = 0
 ) -> Floats:
-    """Return Grad-CAM (h, w) in [0, 1]: 1 speaks most for the target, 0 not at all."""
+    """Return Grad-CAM (h, w) in [0, 1]: 1 speaks most for the target, 0 not at all.
+
+    Raises:
+        SkinlesionError: if the network's cut gives a vector.
+    """
     from captum.attr import LayerGradCam
 
     cam = LayerGradCam(network, network.backbone)
     found = cam.attribute(
         image, target=target, additional_forward_args=(metadata,), relu_attributions=True
     )
+    if found.ndim != 4:
+        raise SkinlesionError(
+            f"the cut {network.backbone.spec.cut} gives a vector and no feature map: there are "
+            "no positions to look at."
+        )
     values = found[0, 0].detach().cpu().double().numpy()  # (h, w)
     return values / values.max() if values.max() > 0 else values
 

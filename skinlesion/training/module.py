@@ -117,13 +117,15 @@ class LesionModule(pl.LightningModule):
         self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> tuple[Tensor, Tensor]:
         """Return which samples these are (B,) and their probabilities (B, C)."""
-        from skinlesion.data.views import mean_over_views  # no step of training needs it
+        if self.hparams["tta"] is None:
+            return batch["index"], self.logits(batch).float().softmax(dim=1)
+        from skinlesion.data.views import mean_over_views  # of Pillow, so on the host
 
         def predict(view: np.ndarray) -> np.ndarray:
             image = torch.from_numpy(view).to(self.device).permute(0, 3, 1, 2)
             return self.logits(batch | {"image": image}).float().softmax(dim=1).cpu().numpy()
 
-        images = batch["image"].permute(0, 2, 3, 1).cpu().numpy()  # (B, S, S, 3)
+        images = batch["image"].permute(0, 2, 3, 1).cpu().numpy()  # (B, S, S, C)
         found = mean_over_views(predict, images, self.hparams["tta"])
         return batch["index"], torch.from_numpy(found)
 

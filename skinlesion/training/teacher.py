@@ -215,8 +215,6 @@ def ramp_up(epoch: int, full: int) -> float:
 
 def another_view(image: Tensor) -> Tensor:
     """Return images (B, 3, S, S) turned by a quarter and flipped, alike and at random."""
-    turns, flip = torch.randint(
-        4, (2,)
-    ).tolist()  # of the host's generator: no device is waited for
+    turns, flip = torch.randint(4, (2,)).tolist()  # on the host: no device is waited for
     turned = torch.rot90(image, turns, (2, 3))
     return turned.flip(3) if flip % 2 else turned

@@ -36,10 +36,8 @@ def score_unknown(
     What scores learn, they learn from the training images.
     """
     part = samples.frame["split"].to_numpy()
-    train, tested = (
-        np.flatnonzero(part == "train"),
-        np.flatnonzero(np.isin(part, ["test", UNKNOWN])),
-    )
+    train = np.flatnonzero(part == "train")
+    tested = np.flatnonzero(np.isin(part, ["test", UNKNOWN]))
     maps: list[Tensor] = []
     hook = network.backbone.register_forward_hook(lambda module, inputs, t: maps.append(t))
 
@@ -54,9 +52,8 @@ def score_unknown(
     known, asked = features[: len(train)], features[len(train) :]
     logits = logits[len(train) :]
     forest = IsolationForest(random_state=seed).fit(known)
-    frame = samples.frame.loc[tested, ["image_id", "lesion_id", "dx"]].rename(
-        columns={"dx": "label"}
-    )
+    frame = samples.frame.loc[tested, ["image_id", "lesion_id", "dx"]]
+    frame = frame.rename(columns={"dx": "label"})
     frame["unknown"] = (part[tested] == UNKNOWN).astype(int)
     frame["isolation_forest"] = -forest.score_samples(asked)
     frame["mahalanobis"] = mahalanobis(known, samples.labels[train], asked)
